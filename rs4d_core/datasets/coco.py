@@ -19,8 +19,8 @@ def read_coco(
     """Read a COCO instance file.
 
     Outlines may be polygons or run lengths, compressed or not. An annotation with a box but no outline (`segmentation`
-    absent or empty) is kept with its box only. `iscrowd: 1` marks a region to ignore. What lies outside the image is cut
-    off; an annotation of which nothing is left, and one whose box has no area, is dropped.
+    absent or empty) is kept with its box only. `iscrowd: 1` marks a region to ignore. What lies outside the image is
+    cut off; an annotation of which nothing is left, and one whose box has no area, is dropped.
 
     Args:
         annotations: the JSON file.

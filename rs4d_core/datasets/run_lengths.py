@@ -1,6 +1,7 @@
 """COCO run lengths (RLE), checked before pycocotools sees them.
 
-pycocotools decodes in C without checks: a malformed string reads beyond its end. Nothing from a file goes there unchecked.
+pycocotools decodes in C without checks: a malformed string reads beyond its end. Nothing from a file goes there
+unchecked.
 """
 
 import numpy as np

@@ -1,0 +1,38 @@
+"""Decode a sample's image."""
+
+import io
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from rs4d_core.datasets.sample import Sample
+from rs4d_core.errors import DatasetError
+
+
+def read_picture(sample: Sample) -> Image.Image:
+    """The sample's image as 8-bit RGB; a single band is repeated.
+
+    Raises:
+        DatasetError: the file cannot be decoded, has more than 8 bits a band, or its size is not what the annotations
+            say.
+    """
+    source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
+    try:
+        with Image.open(source) as image:
+            # Pillow clips 16-bit and float pixels to 255 instead of scaling them.
+            if image.mode.startswith(("I", "F")):
+                raise DatasetError(
+                    f"{sample.name}: has more than 8 bits a band; stretch it to 8 bits first (gdal_translate -scale)"
+                )
+            if image.size != (sample.width, sample.height):
+                raise DatasetError(
+                    f"{sample.name}: is {image.width} x {image.height} pixels, its annotations are for "
+                    f"{sample.width} x {sample.height}; use the images that the annotations were made on"
+                )
+            return image.convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DatasetError(
+            f"{sample.name}: not an image that Pillow can read ({error}); convert it to PNG or JPEG"
+        ) from None
+    except OSError as error:
+        raise DatasetError(f"{sample.name}: cannot be read ({error}); get the file again") from None
