@@ -1,0 +1,230 @@
+"""COCO average precision of predicted instances, by pycocotools."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from rs4d_core.datasets.sample import Annotation, Sample
+from rs4d_core.errors import OptionError
+from rs4d_core.evaluation.paste import paste_mask
+from rs4d_core.models.instances import Instances
+
+MASK_THRESHOLD = 0.5
+MOST_DETECTIONS = 100
+"""Detections counted in an image and class, best first: COCO's own number, so that figures compare."""
+_SIZES = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """Average precision, each 0..1; None where there is no instance to find.
+
+    Attributes:
+        ap: mean over IoU 0.50 to 0.95.
+        ap50, ap75: at one IoU.
+        small, medium, large: `ap` of instances under 32 x 32 px, under 96 x 96 px, and larger (area of the outline).
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    small: float | None
+    medium: float | None
+    large: float | None
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class.
+
+    Attributes:
+        instances: how many there are to find, without crowd regions.
+        best_score: the score threshold at which F1 is largest, at IoU 0.5, of masks (of boxes where no mask is known);
+            None where nothing was found.
+    """
+
+    instances: int
+    box_ap: float | None
+    box_ap50: float | None
+    mask_ap: float | None
+    mask_ap50: float | None
+    best_score: float | None
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """Box and mask precision over all classes (mean over those with instances), and class by class."""
+
+    images: int
+    box: AveragePrecision
+    mask: AveragePrecision
+    by_class: dict[str, ClassMetrics]
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts of numbers and None."""
+        return asdict(self)
+
+
+def measure(predictions: Sequence[Instances], samples: Sequence[Sample], classes: Sequence[str]) -> CocoMetrics:
+    """Compare predictions with the truth, image by image.
+
+    - A class counts only in images whose data set labels it: elsewhere its detections are neither right nor wrong.
+    - Detections inside a crowd region are not punished.
+    - An instance known by its box only counts for box precision. For mask precision its box is a region to ignore.
+
+    Args:
+        predictions: one for each sample, in pixels of the sample's image.
+        samples: with labels that are indices into `classes`.
+
+    Raises:
+        OptionError: the numbers of predictions and samples differ.
+    """
+    if len(predictions) != len(samples):
+        raise OptionError(f"{len(predictions)} predictions for {len(samples)} images: give one for each")
+    images = [{"id": i, "width": s.width, "height": s.height} for i, s in enumerate(samples, 1)]
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
+    truth = [_truth(i, sample, annotation) for i, sample in enumerate(samples, 1) for annotation in sample.annotations]
+    found = [
+        detection
+        for i, (instances, sample) in enumerate(zip(predictions, samples, strict=True), 1)
+        for detection in _detections(i, sample, instances)
+    ]
+    for number, entry in enumerate(truth, 1):
+        entry["id"] = number
+    for_masks = [{**entry, "iscrowd": int(entry["iscrowd"] or entry["box_only"])} for entry in truth]
+    box = _Evaluated("bbox", images, categories, truth, found)
+    mask = _Evaluated("segm", images, categories, for_masks, found)
+    return CocoMetrics(
+        images=len(samples),
+        box=box.overall(),
+        mask=mask.overall(),
+        by_class={
+            name: ClassMetrics(
+                instances=sum(e["category_id"] == k + 1 and not e["iscrowd"] for e in truth),
+                box_ap=box.precision(label=k),
+                box_ap50=box.precision(label=k, iou=0.5),
+                mask_ap=mask.precision(label=k),
+                mask_ap50=mask.precision(label=k, iou=0.5),
+                best_score=mask.best_score(k) if mask.precision(label=k) is not None else box.best_score(k),
+            )
+            for k, name in enumerate(classes)
+        },
+    )
+
+
+def _truth(image_id: int, sample: Sample, annotation: Annotation) -> dict[str, Any]:
+    rle = _run_lengths(sample, annotation)
+    x0, y0, x1, y1 = annotation.box_xyxy
+    return {
+        "image_id": image_id,
+        "category_id": annotation.label + 1,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": rle,
+        "area": float(mask_utils.area(rle)),
+        "iscrowd": int(annotation.crowd),
+        "box_only": not annotation.has_outline,
+    }
+
+
+def _run_lengths(sample: Sample, annotation: Annotation) -> dict[str, Any]:
+    if annotation.rle is not None:
+        return annotation.rle
+    if annotation.polygons is not None:
+        rings = [ring.ravel().tolist() for ring in annotation.polygons]
+    else:
+        x0, y0, x1, y1 = annotation.box_xyxy
+        rings = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+    return mask_utils.merge(mask_utils.frPyObjects(rings, sample.height, sample.width))
+
+
+def _detections(image_id: int, sample: Sample, instances: Instances) -> list[dict[str, Any]]:
+    detections = []
+    rows = zip(
+        instances.boxes_xyxy.tolist(),
+        instances.scores.tolist(),
+        instances.labels.tolist(),
+        instances.masks,
+        strict=True,
+    )
+    for (x0, y0, x1, y1), score, label, patch in rows:
+        if sample.annotated[label]:
+            pasted = paste_mask(patch, sample.width, sample.height) >= MASK_THRESHOLD
+            detections.append(
+                {
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": mask_utils.encode(np.asfortranarray(pasted)),
+                    "score": score,
+                }
+            )
+    return detections
+
+
+class _Evaluated:
+    """pycocotools' accumulated tables for one kind of IoU."""
+
+    def __init__(self, kind: str, images: list, categories: list, truth: list, found: list) -> None:
+        # pycocotools prints its progress, and has no way to be told not to.
+        with contextlib.redirect_stdout(io.StringIO()):
+            reference = COCO()
+            reference.dataset = {"images": images, "categories": categories, "annotations": truth}
+            reference.createIndex()
+            result = COCO()
+            # Not loadRes(): for boxes it overwrites the outline with the box, for outlines the box, in place.
+            areas = [
+                float(mask_utils.area(d["segmentation"])) if kind == "segm" else d["bbox"][2] * d["bbox"][3]
+                for d in found
+            ]
+            result.dataset = {
+                "images": images,
+                "categories": categories,
+                "annotations": [
+                    {**detection, "id": number, "area": area, "iscrowd": 0}
+                    for number, (detection, area) in enumerate(zip(found, areas, strict=True), 1)
+                ],
+            }
+            result.createIndex()
+            run = COCOeval(reference, result, kind)
+            run.params.maxDets = [MOST_DETECTIONS]
+            run.evaluate()
+            run.accumulate()
+        self._ious = run.params.iouThrs
+        self._recalls = run.params.recThrs
+        # (IoU, recall, class), and with the size at place 3 for precision; -1 where there is nothing to find.
+        self._precision = run.eval["precision"][..., 0]
+        self._scores = run.eval["scores"][:, :, :, 0, 0]
+
+    def overall(self) -> AveragePrecision:
+        return AveragePrecision(
+            ap=self.precision(),
+            ap50=self.precision(iou=0.5),
+            ap75=self.precision(iou=0.75),
+            small=self.precision(size="small"),
+            medium=self.precision(size="medium"),
+            large=self.precision(size="large"),
+        )
+
+    def precision(self, label: int | None = None, iou: float | None = None, size: str = "all") -> float | None:
+        """Mean of the table's cells that are known."""
+        table = self._precision[..., _SIZES.index(size)]
+        if iou is not None:
+            table = table[np.isclose(self._ious, iou)]
+        if label is not None:
+            table = table[:, :, label]
+        known = table[table > -1]
+        return float(known.mean()) if known.size else None
+
+    def best_score(self, label: int) -> float | None:
+        """The score at the point of the precision-recall curve at IoU 0.5 where F1 is largest."""
+        precision = self._precision[0, :, label, 0]
+        f1 = 2 * precision * self._recalls / np.maximum(precision + self._recalls, 1e-9)
+        best = int(f1.argmax())
+        return float(self._scores[0, best, label]) if f1[best] > 0 else None
