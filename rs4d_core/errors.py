@@ -1,0 +1,41 @@
+"""The errors a user of the engine can meet.
+
+Every message is one line that says what was wrong with which input, and what to do next. The command line prints it and
+exits with 2; the classes also inherit the matching built-in, so that library users can catch either.
+"""
+
+
+class RS4DError(Exception):
+    """Base of all errors raised on purpose by the engine."""
+
+
+class OptionError(RS4DError, ValueError):
+    """An option or argument is out of range, or does not fit the other options."""
+
+
+class SceneError(RS4DError, OSError):
+    """A scene cannot be read, or cannot be read in the way that was asked for."""
+
+
+class LayerError(RS4DError, OSError):
+    """A vector layer cannot be read, or lacks what is needed of it."""
+
+
+class OutputError(RS4DError, OSError):
+    """A result cannot be written. No partial file is left, and an existing file is intact."""
+
+
+class ModelFileError(RS4DError, OSError):
+    """A model file is missing, truncated, foreign, or written by a newer version."""
+
+
+class DatasetError(RS4DError, ValueError):
+    """A data set's files contradict each other or break their format."""
+
+
+class RecipeError(RS4DError, ValueError):
+    """A training recipe lacks a setting, has an unknown one, or gives one a value that cannot work."""
+
+
+class DependencyError(RS4DError, ImportError):
+    """An optional package is not installed, and what was asked for needs it."""

@@ -1,0 +1,68 @@
+"""Class and box of a region."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rs4d_core.models import boxes as box_ops
+from rs4d_core.models.config import BoxHeadConfig
+from rs4d_core.models.regions import Regions, region_features
+
+_SIZE = 7
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers on a region's 7 x 7 features; the background is the last class."""
+
+    def __init__(self, channels: int, classes: int, config: BoxHeadConfig) -> None:
+        super().__init__()
+        self.classes = classes
+        self.shared_fcs = nn.ModuleList(
+            [nn.Linear(channels * _SIZE * _SIZE, config.hidden), nn.Linear(config.hidden, config.hidden)]
+        )
+        self.fc_cls = nn.Linear(config.hidden, classes + 1)
+        self.fc_reg = nn.Linear(config.hidden, 4 * classes)
+        nn.init.normal_(self.fc_cls.weight, std=0.01)
+        nn.init.zeros_(self.fc_cls.bias)
+        nn.init.normal_(self.fc_reg.weight, std=0.001)
+        nn.init.zeros_(self.fc_reg.bias)
+
+    def forward(self, levels: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
+        """Class logits `(K, classes + 1)` and per-class box deltas `(K, classes, 4)` of K regions."""
+        hidden = region_features(levels, regions, _SIZE).flatten(1)
+        for layer in self.shared_fcs:
+            hidden = F.relu(layer(hidden))
+        return self.fc_cls(hidden).float(), self.fc_reg(hidden).unflatten(1, (self.classes, 4)).float()
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, regions: Regions, labels: Tensor, truth_xyxy: Tensor, annotated: Tensor
+    ) -> dict[str, Tensor]:
+        """`box_class` and `box_box`, scalars.
+
+        Args:
+            logits: `(K, classes + 1)`.
+            deltas: `(K, classes, 4)`.
+            regions: the K regions.
+            labels: `(K,)`, background is `classes`.
+            truth_xyxy: `(K, 4)`, the matched instance's box; any value for background.
+            annotated: `(K, classes)` bool, the classes labelled in the region's image.
+
+        A background region of an image in which some classes are not labelled may well be one of those: it is taught to
+        be background OR one of them (the unbiased cross entropy of arXiv 2002.00718, eq. 5).
+        """
+        log_p = F.log_softmax(logits, dim=1)
+        open_to = torch.cat([~annotated, torch.ones_like(annotated[:, :1])], dim=1)
+        as_background = log_p.masked_fill(~open_to, float("-inf")).logsumexp(1)
+        foreground = labels < self.classes
+        as_labelled = log_p.gather(1, labels[:, None]).squeeze(1)
+        class_loss = -torch.where(foreground, as_labelled, as_background).sum() / max(len(labels), 1)
+        chosen = torch.nonzero(foreground).squeeze(1)
+        coded = box_ops.encode(truth_xyxy[chosen], regions.boxes_xyxy[chosen], box_ops.BOX_HEAD_STD)
+        regressed = deltas[chosen, labels[chosen]]
+        box_loss = F.smooth_l1_loss(regressed, coded, reduction="sum") / max(len(labels), 1)
+        return {"box_class": class_loss, "box_box": box_loss + deltas.sum() * 0.0}
+
+    @staticmethod
+    def decode(deltas: Tensor, regions: Regions) -> Tensor:
+        """Boxes `(K, classes, 4)` from deltas of the same shape."""
+        return box_ops.decode(deltas, regions.boxes_xyxy[:, None].expand_as(deltas), box_ops.BOX_HEAD_STD)

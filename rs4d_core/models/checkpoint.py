@@ -1,0 +1,271 @@
+"""Model files: weights and card in one `.safetensors`, without pickle."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import rs4d_core
+from rs4d_core.device import choose_device, fast_dtype
+from rs4d_core.errors import ModelFileError, OptionError, OutputError
+from rs4d_core.models.config import SegmenterConfig
+from rs4d_core.models.instances import Instances
+from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Segmenter
+
+FORMAT_VERSION = 1
+_CARD_KEY = "rs4d"
+_DEFAULT_MODEL = "rs4d-tiny.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a user has to know of a model, stored in its file.
+
+    Attributes:
+        name: the model's name.
+        config: architecture and class names.
+        colors: one "#rrggbb" a class.
+        resolution_m: smallest and largest ground size of a pixel, in metres, that the model expects.
+        window_px: side of the windows that a scene is cut into, a multiple of 32.
+        overlap_px: how far neighbouring windows overlap.
+        default_scores: a class's score under which its instances are not worth showing, one a class.
+        training_data: name and licence of each data set.
+        metrics: measured accuracy, by data set.
+        bands: what the three channels are.
+        mean, std: normalisation of the channels, in 0..255.
+        created_by: the program that wrote the file.
+        format_version: of this card.
+    """
+
+    name: str
+    config: SegmenterConfig
+    colors: tuple[str, ...]
+    resolution_m: tuple[float, float]
+    window_px: int
+    overlap_px: int
+    default_scores: tuple[float, ...]
+    training_data: tuple[dict[str, str], ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    mean: tuple[float, ...] = PIXEL_MEAN
+    std: tuple[float, ...] = PIXEL_STD
+    created_by: str = f"rs4d {rs4d_core.__version__}"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        count = len(self.config.classes)
+        if len(self.colors) != count or len(self.default_scores) != count:
+            raise OptionError(f"a card needs one color and one default score for each of its {count} classes")
+        low, high = self.resolution_m
+        if not 0 < low <= high:
+            raise OptionError(f"resolution_m must be two rising lengths in metres, not {self.resolution_m}")
+        if self.window_px < 32 or self.window_px % 32 or not 0 <= self.overlap_px < self.window_px:
+            raise OptionError(
+                f"window_px must be a multiple of 32 and overlap_px less than it, not {self.window_px}, {self.overlap_px}"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the labels."""
+        return self.config.classes
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain lists, numbers and strings."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ModelCard":
+        """The card that `to_json` wrote.
+
+        Raises:
+            OptionError: a field is missing, unknown or out of range.
+        """
+        try:
+            plain = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            return cls(**plain | {"config": SegmenterConfig.from_json(fields["config"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, OptionError):
+                raise
+            raise OptionError(f"the model's card does not fit this version of rs4d: {error}") from error
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict.
+
+    It is what a scene's pipeline calls a predictor: what it needs of the card is at hand by name.
+
+    Attributes:
+        card: the file's card.
+        segmenter: in evaluation mode, on `device`.
+        sha256: of the file.
+        device: where it computes, as torch names it.
+        device_reason: why there.
+        dtype: of its matrix products.
+    """
+
+    card: ModelCard
+    segmenter: Segmenter
+    sha256: str
+    device: str
+    device_reason: str
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.card.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the labels."""
+        return self.card.classes
+
+    @property
+    def colors(self) -> tuple[str, ...]:
+        """One "#rrggbb" a class."""
+        return self.card.colors
+
+    @property
+    def resolution_m(self) -> tuple[float, float]:
+        """Smallest and largest ground size of a pixel that the model expects, in metres."""
+        return self.card.resolution_m
+
+    @property
+    def window_px(self) -> int:
+        """Side of the windows that a scene is cut into."""
+        return self.card.window_px
+
+    @property
+    def overlap_px(self) -> int:
+        """How far neighbouring windows overlap."""
+        return self.card.overlap_px
+
+    @property
+    def default_scores(self) -> tuple[float, ...]:
+        """A class's score under which its instances are not worth showing, one a class."""
+        return self.card.default_scores
+
+    def predict(self, images: Tensor) -> list[Instances]:
+        """The instances of each image of `(B, 3, H, W)`, 0..255, H and W multiples of 32."""
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.segmenter.predict(images.to(self.device))
+
+
+def default_model_path() -> Path:
+    """The model that comes with the package.
+
+    Raises:
+        ModelFileError: this installation has none.
+    """
+    path = Path(__file__).resolve().parents[2] / "resources" / "models" / _DEFAULT_MODEL
+    if not path.is_file():
+        raise ModelFileError(f"the default model {_DEFAULT_MODEL} is not installed: name a model file with --model")
+    return path
+
+
+def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.dtype = torch.float32) -> None:
+    """Write weights, as `dtype`, and card to `path`, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in segmenter.state_dict().items()
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata={_CARD_KEY: json.dumps(card.to_json())})
+        temporary.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the model file {path}: {error}") from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a model file, without reading its weights.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no model of ours, or of a newer format.
+    """
+    with _opened(path) as file:
+        return _card(path, file.metadata())
+
+
+def load_model(path: Path, device: str = "auto") -> LoadedModel:
+    """Read a model file and make it ready on `device` ("auto", "cpu", "cuda", "cuda:N").
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no model of ours, of a newer format, or its weights do not fit
+            its card.
+        OptionError: there is no such device.
+    """
+    chosen = choose_device(device)
+    with _opened(path) as file:
+        card = _card(path, file.metadata())
+        # The shapes are compared before anything is read or built in memory: a card may claim any size.
+        with torch.device("meta"):
+            segmenter = Segmenter(card.config)
+        wanted = {name: list(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if wrong:
+            raise ModelFileError(
+                f"the weights in {path} do not fit its card ({len(wrong)} tensors, {wrong[0]} first): "
+                "the file is damaged or was made by another version; get it anew"
+            )
+        segmenter = Segmenter(card.config)
+        segmenter.load_state_dict({name: file.get_tensor(name) for name in wanted})
+    segmenter.to(chosen.name, memory_format=torch.channels_last).eval()
+    return LoadedModel(card, segmenter, _sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise ModelFileError(f"there is no model file {path}: check the path, or leave --model out for the default")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(
+            f"{path} is not a model file, or is truncated ({error}): get it anew, or name another with --model"
+        ) from error
+
+
+def _card(path: Path, metadata: dict[str, str] | None) -> ModelCard:
+    text = (metadata or {}).get(_CARD_KEY)
+    if text is None:
+        raise ModelFileError(f"{path} holds no rs4d model card: it was made by another program; name an rs4d model")
+    try:
+        fields = json.loads(text)
+        version = fields["format_version"]
+        if version > FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path} has card format {version}, newer than this rs4d knows ({FORMAT_VERSION}): update rs4d"
+            )
+        return ModelCard.from_json(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"the card in {path} cannot be read ({error}): get the file anew") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,235 @@
+"""The configuration of a segmenter, and the presets.
+
+Everything is a frozen dataclass, checked when it is built and written whole into every model file.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rs4d_core.errors import OptionError
+
+Head = Literal["box", "prompt"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A bidirectional Mamba-1 encoder on tokens of 16 x 16 pixels.
+
+    Attributes:
+        dim: channels d of a token.
+        inner_dim: channels of the state space, d_inner.
+        depth: number of blocks.
+        state_dim: states a channel, N.
+        dt_rank: rank of the step size's projection.
+        stem_channels: empty for the paper's single patch convolution; else the channels at strides 2, 4 and 8 of a
+            convolutional stem, which learns from far fewer images and gives the pyramid its fine levels.
+    """
+
+    dim: int
+    inner_dim: int
+    depth: int
+    state_dim: int
+    dt_rank: int
+    stem_channels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "dim", "inner_dim", "depth", "state_dim", "dt_rank")
+        if len(self.stem_channels) not in (0, 3):
+            raise OptionError(f"stem_channels must name 3 widths (strides 2, 4, 8) or none, not {self.stem_channels}")
+
+
+@dataclass(frozen=True)
+class NeckConfig:
+    """The feature aggregator (every second block, summed recurrently) and the simple feature pyramid.
+
+    Attributes:
+        aggregator_channels: width in which the blocks' maps are summed.
+        channels: width of every pyramid level.
+    """
+
+    aggregator_channels: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "aggregator_channels", "channels")
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Region proposals.
+
+    Attributes:
+        anchor_scales: anchor side on a level, in units of the level's stride.
+        proposals: how many boxes an image are handed to the heads.
+        pre_nms: how many of each level enter the non-maximum suppression.
+    """
+
+    anchor_scales: tuple[float, ...]
+    proposals: int = 1000
+    pre_nms: int = 1000
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "proposals", "pre_nms")
+        if not self.anchor_scales or min(self.anchor_scales) <= 0:
+            raise OptionError(f"anchor_scales must be positive numbers, not {self.anchor_scales}")
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """Class and box of a region: two fully connected layers of `hidden` units on 7 x 7 features."""
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "hidden")
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Per-class 28 x 28 masks: `convs` convolutions of `channels` on 14 x 14 features, and one deconvolution."""
+
+    channels: int
+    convs: int = 4
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "channels", "convs")
+
+
+@dataclass(frozen=True)
+class PromptHeadConfig:
+    """SAM's mask decoder, prompted by each region's features.
+
+    Attributes:
+        dim: channels of tokens and image embedding in the decoder (SAM: 256).
+        prompts: prompt embeddings made of one region.
+        depth: two-way attention layers.
+        heads: attention heads.
+        mlp_dim: hidden units of a layer's MLP.
+    """
+
+    dim: int
+    prompts: int = 5
+    depth: int = 2
+    heads: int = 8
+    mlp_dim: int = 2048
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "dim", "prompts", "depth", "heads", "mlp_dim")
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """The whole model: encoder, neck, region proposals, box branch and one kind of mask branch.
+
+    Attributes:
+        preset: name of the preset it was made from.
+        classes: names of the classes; a label is an index into them.
+        head: "box" for Mask R-CNN's mask head, "prompt" for SAM's mask decoder.
+        max_instances: most instances a predicted image.
+        nms_iou: overlap above which the lower-scored box of a class is dropped.
+        min_score: score under which nothing is predicted at all.
+    """
+
+    preset: str
+    classes: tuple[str, ...]
+    encoder: EncoderConfig
+    neck: NeckConfig
+    rpn: RPNConfig
+    box_head: BoxHeadConfig
+    mask_head: MaskHeadConfig
+    prompt_head: PromptHeadConfig
+    head: Head = "box"
+    max_instances: int = 100
+    nms_iou: float = 0.5
+    min_score: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_instances")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise OptionError(f"classes must be one or more different names, not {self.classes}")
+        if self.head not in ("box", "prompt"):
+            raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for the model file."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "SegmenterConfig":
+        """The config that `to_json` wrote.
+
+        Raises:
+            OptionError: a field is missing, unknown or out of range.
+        """
+        parts = {
+            "encoder": EncoderConfig,
+            "neck": NeckConfig,
+            "rpn": RPNConfig,
+            "box_head": BoxHeadConfig,
+            "mask_head": MaskHeadConfig,
+            "prompt_head": PromptHeadConfig,
+        }
+        try:
+            built = {name: part(**_tuples(fields[name])) for name, part in parts.items()}
+            rest = _tuples({name: value for name, value in fields.items() if name not in parts})
+            return cls(**built, **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OptionError(f"the model's configuration does not fit this version of rs4d: {error}") from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows only lists; the frozen configs hold tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _require_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise OptionError(f"{type(config).__name__}.{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def _paper(inner_dim: int, depth: int) -> dict[str, Any]:
+    return {
+        "encoder": EncoderConfig(dim=256, inner_dim=inner_dim, depth=depth, state_dim=16, dt_rank=16),
+        "neck": NeckConfig(aggregator_channels=32, channels=256),
+        "box_head": BoxHeadConfig(hidden=1024),
+        "mask_head": MaskHeadConfig(channels=256),
+        "prompt_head": PromptHeadConfig(dim=256),
+    }
+
+
+# small to huge: the table of the paper's variants; tiny is our own, for CPUs and few images.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "encoder": EncoderConfig(dim=192, inner_dim=384, depth=8, state_dim=8, dt_rank=12, stem_channels=(32, 64, 128)),
+        "neck": NeckConfig(aggregator_channels=32, channels=96),
+        "box_head": BoxHeadConfig(hidden=256),
+        "mask_head": MaskHeadConfig(channels=96),
+        "prompt_head": PromptHeadConfig(dim=128, heads=8, mlp_dim=512),
+    },
+    "small": _paper(inner_dim=512, depth=16),
+    "base": _paper(inner_dim=512, depth=24),
+    "large": _paper(inner_dim=640, depth=28),
+    "huge": _paper(inner_dim=640, depth=32),
+}
+PRESETS = tuple(_PRESETS)
+
+
+def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> SegmenterConfig:
+    """The configuration of a preset for the given classes.
+
+    Raises:
+        OptionError: no such preset or head, or no classes.
+    """
+    if name not in _PRESETS:
+        raise OptionError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    # Small objects need the finer anchors; the paper's box head has scale 8 only, its prompt head 4 and 8.
+    scales = (4.0, 8.0) if name == "tiny" or head == "prompt" else (8.0,)
+    # A CPU pays for every region; 100 to 300 instances of a window come out of 500 proposals as well.
+    rpn = RPNConfig(scales, proposals=500, pre_nms=500) if name == "tiny" else RPNConfig(scales)
+    most = 300 if name == "tiny" else 100
+    return SegmenterConfig(
+        preset=name, classes=tuple(classes), rpn=rpn, head=head, max_instances=most, **_PRESETS[name]
+    )

@@ -1,0 +1,101 @@
+"""The outline of a region: Mask R-CNN's mask head (arXiv 1703.06870)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rs4d_core.models.config import MaskHeadConfig
+from rs4d_core.models.encoder import EncoderOutput
+from rs4d_core.models.instances import MaskPatch, Target
+from rs4d_core.models.regions import Regions, region_features
+from rs4d_core.ops.roi_align import roi_align
+
+_SIZE = 14
+_CHUNK = 128
+
+
+class MaskHead(nn.Module):
+    """Convolutions on a region's 14 x 14 features, one deconvolution, a 28 x 28 mask per class."""
+
+    def __init__(self, channels: int, classes: int, config: MaskHeadConfig) -> None:
+        super().__init__()
+        widths = [channels] + [config.channels] * config.convs
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.upsample = nn.ConvTranspose2d(config.channels, config.channels, 2, stride=2)
+        self.conv_logits = nn.Conv2d(config.channels, classes, 1)
+        for layer in (*self.convs, self.upsample, self.conv_logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.conv_logits.weight, std=0.01)
+
+    def forward(self, levels: list[Tensor], regions: Regions, labels: Tensor) -> Tensor:
+        """Mask logits `(K, 28, 28)` of K regions, each of its label's class."""
+        hidden = region_features(levels, regions, _SIZE)
+        for conv in self.convs:
+            hidden = F.relu(conv(hidden))
+        hidden = F.relu(self.upsample(hidden))
+        # Only the mask of a region's own class is computed, not one for every class.
+        weight = self.conv_logits.weight[labels].flatten(1)
+        logits = torch.einsum("kchw,kc->khw", hidden, weight.to(hidden.dtype)).float()
+        return logits + self.conv_logits.bias[labels][:, None, None]
+
+    def losses(
+        self,
+        encoded: EncoderOutput,
+        levels: list[Tensor],
+        regions: Regions,
+        labels: Tensor,
+        truth: Tensor,
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        """`mask`, a scalar: the mean binary cross entropy over regions whose instance has an outline.
+
+        Args:
+            encoded: unused here; the prompt head reads it.
+            levels: the pyramid.
+            regions: K positive regions.
+            labels: `(K,)`.
+            truth: `(K,)`, index of the region's instance in its image's target.
+            targets: one an image.
+        """
+        wanted, outlined = mask_targets(regions, truth, targets, 2 * _SIZE)
+        if not len(outlined):
+            return {"mask": sum(parameter.sum() for parameter in self.parameters()) * 0.0}
+        logits = self(levels, regions[outlined], labels[outlined])
+        return {"mask": F.binary_cross_entropy_with_logits(logits, wanted)}
+
+    def predict(
+        self, encoded: EncoderOutput, levels: list[Tensor], regions: Regions, labels: Tensor
+    ) -> list[MaskPatch]:
+        """The masks of K regions, on their boxes."""
+        patches: list[MaskPatch] = []
+        for part in torch.arange(len(regions)).split(_CHUNK):
+            probabilities = self(levels, regions[part], labels[part]).sigmoid().cpu()
+            boxes_xyxy = regions.boxes_xyxy[part].tolist()
+            patches += [MaskPatch(mask, tuple(box)) for mask, box in zip(probabilities, boxes_xyxy, strict=True)]
+        return patches
+
+
+def mask_targets(regions: Regions, truth: Tensor, targets: list[Target], size: int) -> tuple[Tensor, Tensor]:
+    """What K positive regions are to draw.
+
+    Returns:
+        The instances' masks inside the regions' boxes, `(M, size, size)` of 0 and 1, and the indices `(M,)` of the
+        regions among the K whose instance has an outline.
+    """
+    wanted, outlined = [], []
+    for image, target in enumerate(targets):
+        mine = torch.nonzero(regions.batch_index == image).squeeze(1)
+        mine = mine[target.has_mask[truth[mine]]]
+        if not len(mine):
+            continue
+        own = torch.arange(len(mine), device=mine.device)
+        masks = target.masks[truth[mine]][:, None].float()
+        wanted.append(roi_align(masks, regions.boxes_xyxy[mine], own, size, 1.0).squeeze(1) >= 0.5)
+        outlined.append(mine)
+    if not outlined:
+        none = truth.new_zeros(0)
+        return regions.boxes_xyxy.new_zeros(0, size, size), none
+    return torch.cat(wanted).float(), torch.cat(outlined)

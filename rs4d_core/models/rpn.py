@@ -1,0 +1,97 @@
+"""Region proposals."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rs4d_core.models import boxes as box_ops
+from rs4d_core.models.anchors import anchor_count, pyramid_anchors
+from rs4d_core.models.assign import assign, sample
+from rs4d_core.models.config import RPNConfig
+from rs4d_core.models.instances import Target
+from rs4d_core.ops.nms import batched_nms
+
+_SAMPLES = 256
+_POSITIVE_IOU, _NEGATIVE_IOU = 0.7, 0.3
+_NMS_IOU = 0.7
+
+
+class RPN(nn.Module):
+    """Region proposal network (arXiv 1506.01497) with one objectness per class.
+
+    A data set that labels ships only says nothing about the cars in its images. With a single objectness, every such
+    car would be taught as "no object" and no head could ever see it again. Here an anchor's objectness is learned for
+    the classes that the image's data set labels, and the proposals are ranked by their best class.
+    """
+
+    def __init__(self, channels: int, classes: int, config: RPNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = classes
+        anchors = anchor_count(config.anchor_scales)
+        self.rpn_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(channels, anchors * classes, 1)
+        self.rpn_reg = nn.Conv2d(channels, anchors * 4, 1)
+        for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        # Nearly all anchors are background: start from there, or the first steps are spent on learning it.
+        nn.init.constant_(self.rpn_cls.bias, -4.0)
+
+    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness logits `(B, M, K)` and box deltas `(B, M, 4)` of each level's M anchors, for K classes."""
+        logits, deltas = [], []
+        for level in levels:
+            hidden = F.relu(self.rpn_conv(level))
+            # (B, A * k, h, w) to (B, h * w * A, k): the order of the anchors.
+            logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.classes)).float())
+            deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)).float())
+        return logits, deltas
+
+    @torch.no_grad()
+    def proposals(
+        self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], height: int, width: int
+    ) -> list[Tensor]:
+        """The best boxes `(P, 4)` of each image, at most `config.proposals` each, best first."""
+        anchors = pyramid_anchors(levels, self.config.anchor_scales)
+        best = [level.max(2).values for level in logits]
+        found = []
+        for image in range(len(logits[0])):
+            scores, candidates, groups = [], [], []
+            for index, level_anchor in enumerate(anchors):
+                count = min(self.config.pre_nms, len(level_anchor))
+                score, chosen = best[index][image].topk(count)
+                decoded = box_ops.decode(deltas[index][image, chosen], level_anchor[chosen], box_ops.RPN_STD)
+                scores.append(score)
+                candidates.append(box_ops.clip(decoded, height, width))
+                groups.append(torch.full_like(chosen, index))
+            found.append(self._suppress(torch.cat(candidates), torch.cat(scores), torch.cat(groups)))
+        return found
+
+    def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
+        large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
+        boxes_xyxy, scores, groups = boxes_xyxy[large], scores[large], groups[large]
+        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU)[: self.config.proposals]]
+
+    def losses(
+        self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """`rpn_class` and `rpn_box`, scalars; finite also where no image has an instance."""
+        anchors = torch.cat(pyramid_anchors(levels, self.config.anchor_scales))
+        all_logits, all_deltas = torch.cat(logits, 1), torch.cat(deltas, 1)
+        class_loss = all_logits.sum() * 0.0
+        box_loss = all_deltas.sum() * 0.0
+        drawn = 0
+        for image, target in enumerate(targets):
+            assignment = assign(anchors, target, _POSITIVE_IOU, _NEGATIVE_IOU, keep_best=_NEGATIVE_IOU)
+            positive, negative = sample(assignment, _SAMPLES, positive_share=0.5)
+            chosen = torch.cat([positive, negative])
+            truth = assignment.truth[positive]
+            wanted = all_logits.new_zeros(len(chosen), self.classes)
+            wanted[torch.arange(len(positive), device=wanted.device), target.labels[truth]] = 1.0
+            errors = F.binary_cross_entropy_with_logits(all_logits[image, chosen], wanted, reduction="none")
+            class_loss = class_loss + errors[:, target.annotated].sum()
+            coded = box_ops.encode(target.boxes_xyxy[truth], anchors[positive], box_ops.RPN_STD)
+            box_loss = box_loss + F.smooth_l1_loss(all_deltas[image, positive], coded, beta=1 / 9, reduction="sum")
+            drawn += len(chosen)
+        return {"rpn_class": class_loss / max(drawn, 1), "rpn_box": box_loss / max(drawn, 1)}

@@ -1,0 +1,140 @@
+"""The whole model: images in, instances out."""
+
+import torch
+from torch import Tensor, nn
+
+from rs4d_core.models import boxes as box_ops
+from rs4d_core.models.assign import assign, sample
+from rs4d_core.models.box_head import BoxHead
+from rs4d_core.models.config import SegmenterConfig
+from rs4d_core.models.encoder import Encoder
+from rs4d_core.models.instances import Instances, Target
+from rs4d_core.models.mask_head import MaskHead
+from rs4d_core.models.neck import Neck
+from rs4d_core.models.prompt_head import PromptHead
+from rs4d_core.models.regions import Regions
+from rs4d_core.models.rpn import RPN
+from rs4d_core.ops.nms import batched_nms
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+SIZE_DIVISOR = 32
+
+_SAMPLES = 256
+_POSITIVE_SHARE = 0.25
+_REGION_IOU = 0.5
+
+
+class Segmenter(nn.Module):
+    """Encoder, neck, region proposals, box branch and mask branch.
+
+    Images are `(B, 3, H, W)`, RGB in 0..255, with H and W multiples of 32.
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, classes = config.neck.channels, len(config.classes)
+        self.encoder = Encoder(config.encoder)
+        self.neck = Neck(config.encoder, config.neck)
+        self.rpn = RPN(channels, classes, config.rpn)
+        self.box_head = BoxHead(channels, classes, config.box_head)
+        if config.head == "prompt":
+            self.mask_head = PromptHead(channels, config.encoder.dim, config.prompt_head)
+        else:
+            self.mask_head = MaskHead(channels, classes, config.mask_head)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in 0..255 to zero mean and unit variance."""
+        height, width = images.shape[-2:]
+        if images.shape[1:2] != (3,) or height % SIZE_DIVISOR or width % SIZE_DIVISOR:
+            raise ValueError(f"images must be (B, 3, H, W) with H and W multiples of 32, not {tuple(images.shape)}")
+        normalised = (images.float() - self.pixel_mean) / self.pixel_std
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """The losses of a batch, each a scalar, to be summed. Finite also on images without any instance."""
+        height, width = images.shape[-2:]
+        encoded = self.encoder(self.normalise(images))
+        levels = self.neck(encoded)
+        logits, deltas = self.rpn(levels)
+        losses = self.rpn.losses(levels, logits, deltas, targets)
+
+        proposals = self.rpn.proposals(levels, logits, deltas, height, width)
+        regions, labels, truth, truth_xyxy, annotated = self._sample_regions(proposals, targets)
+        class_logits, box_deltas = self.box_head(levels, regions)
+        losses |= self.box_head.losses(class_logits, box_deltas, regions, labels, truth_xyxy, annotated)
+
+        positive = torch.nonzero(labels < len(self.config.classes)).squeeze(1)
+        losses |= self.mask_head.losses(encoded, levels, regions[positive], labels[positive], truth[positive], targets)
+        return losses
+
+    @torch.no_grad()
+    def _sample_regions(
+        self, proposals: list[Tensor], targets: list[Target]
+    ) -> tuple[Regions, Tensor, Tensor, Tensor, Tensor]:
+        """Regions to learn from, a quarter of them on instances.
+
+        Returns:
+            K regions; their labels `(K,)` (background last); the index of their instance `(K,)`; its box `(K, 4)`; the
+            classes labelled in their image `(K, classes)`.
+        """
+        boxes, labels, truth, truth_xyxy, annotated = [], [], [], [], []
+        for found, target in zip(proposals, targets, strict=True):
+            # The truth itself is proposed too, or the heads would wait for the proposals to become good.
+            candidates = torch.cat([target.boxes_xyxy, found])
+            assignment = assign(candidates, target, _REGION_IOU, _REGION_IOU)
+            positive, negative = sample(assignment, _SAMPLES, _POSITIVE_SHARE)
+            chosen = torch.cat([positive, negative])
+            instance = assignment.truth[chosen]
+            label = torch.full_like(instance, len(self.config.classes))
+            label[: len(positive)] = target.labels[instance[: len(positive)]]
+            box = candidates.new_zeros(len(chosen), 4)
+            box[: len(positive)] = target.boxes_xyxy[instance[: len(positive)]]
+            boxes.append(candidates[chosen])
+            labels.append(label)
+            truth.append(instance)
+            truth_xyxy.append(box)
+            annotated.append(target.annotated.expand(len(chosen), -1))
+        return (
+            Regions.of_images(boxes),
+            torch.cat(labels),
+            torch.cat(truth),
+            torch.cat(truth_xyxy),
+            torch.cat(annotated),
+        )
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> list[Instances]:
+        """The instances of each image of `(B, 3, H, W)`, best first, above `config.min_score`."""
+        height, width = images.shape[-2:]
+        encoded = self.encoder(self.normalise(images))
+        levels = self.neck(encoded)
+        logits, deltas = self.rpn(levels)
+        proposals = self.rpn.proposals(levels, logits, deltas, height, width)
+        regions = Regions.of_images(proposals)
+        class_logits, box_deltas = self.box_head(levels, regions)
+        scores = class_logits.softmax(1)[:, :-1]
+        boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)
+        kept = [
+            self._select(boxes_xyxy[mine], scores[mine])
+            for mine in (regions.batch_index == image for image in range(len(images)))
+        ]
+        final = Regions.of_images([boxes for boxes, _, _ in kept])
+        patches = self.mask_head.predict(encoded, levels, final, torch.cat([labels for _, _, labels in kept]))
+        instances = []
+        for boxes, score, labels in kept:
+            mine, patches = patches[: len(labels)], patches[len(labels) :]
+            instances.append(Instances(boxes.cpu(), score.cpu(), labels.cpu(), mine))
+        return instances
+
+    def _select(self, boxes_xyxy: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one image's boxes `(P, classes, 4)` and scores `(P, classes)`: the kept boxes, scores and labels."""
+        region, label = torch.nonzero(scores > self.config.min_score, as_tuple=True)
+        score, box = scores[region, label], boxes_xyxy[region, label]
+        large = ((box[:, 2:] - box[:, :2]) >= 1).all(1)
+        score, box, label = score[large], box[large], label[large]
+        kept = batched_nms(box, score, label, self.config.nms_iou)[: self.config.max_instances]
+        return box[kept], score[kept], label[kept]
