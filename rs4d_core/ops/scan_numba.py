@@ -1,0 +1,297 @@
+"""Selective scan on the CPU in float32: compiled forward and backward.
+
+One task is one sequence and one block of `LANES` channels. A task walks along the sequence in chunks of `STEPS` steps,
+and inside a chunk handles one of the N states after the other, so that all it touches (`STEPS x LANES` floats a buffer)
+stays in the first-level cache and the innermost loop runs over a fixed number of channels, which LLVM turns into vector
+code. The forward pass keeps the state at the start of each chunk; the backward pass recomputes the states inside.
+Memory is therefore that of the arguments plus `L / STEPS` states.
+
+The buffers are on the stack because LLVM can see that two stack arrays do not overlap; of two numpy arrays it cannot
+know, and would test for it at every entry of every innermost loop.
+"""
+
+import llvmlite.ir
+import numpy as np
+import torch
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rs4d_core.ops.compiled import compiled, run_spans
+
+LANES = 64
+STEPS = 32
+
+_FLOAT = np.float32
+_LOG2_E = _FLOAT(1.4426950408889634)
+# exp(-80) = 2^-115.4. Weaker decays are held there: what remains of the state is lost in rounding either way, and going
+# on to 2^-149 would fill the state with denormal numbers, which are several times slower to compute with.
+_SMALLEST_EXPONENT = _FLOAT(-115.4)
+# 1.5 * 2^23: adding it to a small float32 rounds that number to an integer, which then is in the sum's lowest bits.
+_ROUNDER = _FLOAT(12582912.0)
+
+
+@intrinsic
+def _bits_of(typingctx, number):
+    """The bits of a float32, as an int32."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
+
+    return types.int32(types.float32), codegen
+
+
+@intrinsic
+def _float_of(typingctx, bits):
+    """The float32 that has these bits."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+def _stack_floats(size):
+    """A compiled function that returns a pointer to `size` uninitialised float32 on its caller's stack."""
+
+    @intrinsic
+    def allocate(typingctx):
+        def codegen(context, builder, signature, arguments):
+            array = cgutils.alloca_once(builder, llvmlite.ir.ArrayType(llvmlite.ir.FloatType(), size))
+            array.align = 64
+            return builder.bitcast(array, context.get_value_type(signature.return_type))
+
+        return types.CPointer(types.float32)(), codegen
+
+    return allocate
+
+
+_lane_buffer = _stack_floats(LANES)
+_chunk_buffer = _stack_floats(STEPS * LANES)
+_chunk_buffer_and_one = _stack_floats((STEPS + 1) * LANES)
+
+
+# No "reassoc" here: it would cancel the rounding by addition. The flag is kept a function, also where LLVM inlines it.
+@compiled(fastmath={"contract", "nsz"}, forceinline=True)
+def _exp2(x):
+    """2^x for x <= 0, to 0.6 units in the last place: 2^round(x) times a minimax polynomial of the rest."""
+    x = max(x, _SMALLEST_EXPONENT)
+    rounded = x + _ROUNDER
+    rest = x - (rounded - _ROUNDER)
+    power = _FLOAT(0.00015353361959569156) * rest + _FLOAT(0.0013398875016719103)
+    power = power * rest + _FLOAT(0.00961843691766262)
+    power = power * rest + _FLOAT(0.055503323674201965)
+    power = power * rest + _FLOAT(0.24022647738456726)
+    power = power * rest + _FLOAT(0.6931471824645996)
+    power = power * rest + _FLOAT(1.0)
+    return _float_of(np.int32((_bits_of(rounded) << np.int32(23)) + _bits_of(power)))
+
+
+@compiled(fastmath={"contract", "nsz", "reassoc"})
+def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
+    """Tasks `start..stop` of the forward pass; `states (B, chunks, N, D)` is filled where `keep`."""
+    length, channels, n_states = u.shape[1], u.shape[2], a.shape[1]
+    blocks = (channels + LANES - 1) // LANES
+    state = carray(_lane_buffer(), (LANES,), np.float32)
+    rate = carray(_lane_buffer(), (LANES,), np.float32)
+    step_size = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    inflow = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    out = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    carried = np.empty((n_states, LANES), np.float32)
+    rates = np.empty((n_states, LANES), np.float32)
+    # The channels that a last, narrower block lacks count as steps of size 0.
+    step_size[:] = _FLOAT(0)
+    inflow[:] = _FLOAT(0)
+    out[:] = _FLOAT(0)
+
+    for task in range(start, stop):
+        row, first = task // blocks, task % blocks * LANES
+        last = min(first + LANES, channels)
+        width = last - first
+        step_size[:, width:] = _FLOAT(0)
+        inflow[:, width:] = _FLOAT(0)
+        skip = d[first:last]
+        carried[:] = _FLOAT(0)
+        rates[:] = _FLOAT(0)
+        for lane in range(width):
+            for n in range(n_states):
+                rates[n, lane] = a[first + lane, n] * _LOG2_E
+        for at in range(0, length, STEPS):
+            steps = min(STEPS, length - at)
+            for t in range(steps):
+                # One slice a row: an index that is a sum is tested for being negative, which hinders vector code.
+                u_row, delta_row = u[row, at + t, first:last], delta[row, at + t, first:last]
+                for lane in range(width):
+                    step_size[t, lane] = delta_row[lane]
+                    inflow[t, lane] = delta_row[lane] * u_row[lane]
+                    out[t, lane] = skip[lane] * u_row[lane]
+            for n in range(n_states):
+                for lane in range(LANES):
+                    state[lane] = carried[n, lane]
+                    rate[lane] = rates[n, lane]
+                if keep:
+                    kept = states[row, at // STEPS, n, first:last]
+                    for lane in range(width):
+                        kept[lane] = state[lane]
+                for t in range(steps):
+                    b_t, c_t = b[row, at + t, n], c[row, at + t, n]
+                    for lane in range(LANES):
+                        new = _exp2(step_size[t, lane] * rate[lane]) * state[lane] + inflow[t, lane] * b_t
+                        state[lane] = new
+                        out[t, lane] += new * c_t
+                for lane in range(LANES):
+                    carried[n, lane] = state[lane]
+            for t in range(steps):
+                y_row = y[row, at + t, first:last]
+                for lane in range(width):
+                    y_row[lane] = out[t, lane]
+
+
+@compiled(fastmath={"contract", "nsz", "reassoc"})
+def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, grad_b, grad_c, grad_d, start, stop):
+    """Tasks `start..stop` of the backward pass.
+
+    With g_t the gradient of the state after step t: `g_t = C_t dy_t + exp(delta_(t+1) A) g_(t+1)`. Sums over the batch
+    or over blocks of channels are left to the caller, so that no two tasks write to one place: `grad_a (B, N, D)`,
+    `grad_d (B, D)`, `grad_b, grad_c (blocks, B, L, N)`.
+    """
+    length, channels, n_states = u.shape[1], u.shape[2], a.shape[1]
+    blocks = (channels + LANES - 1) // LANES
+    rate = carray(_lane_buffer(), (LANES,), np.float32)
+    rate_log2 = carray(_lane_buffer(), (LANES,), np.float32)
+    carry = carray(_lane_buffer(), (LANES,), np.float32)
+    rate_sum = carray(_lane_buffer(), (LANES,), np.float32)
+    skip_sum = carray(_lane_buffer(), (LANES,), np.float32)
+    step_size = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    inflow = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    grad_out = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    grad_inflow = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    grad_step = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    decay = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
+    state = carray(_chunk_buffer_and_one(), (STEPS + 1, LANES), np.float32)
+    carried = np.empty((n_states, LANES), np.float32)
+    rates = np.empty((n_states, LANES), np.float32)
+    rate_sums = np.empty((n_states, LANES), np.float32)
+    chunks = (length + STEPS - 1) // STEPS
+
+    for task in range(start, stop):
+        row, block = task // blocks, task % blocks
+        first = block * LANES
+        last = min(first + LANES, channels)
+        width = last - first
+        # The channels that a last, narrower block lacks add zeros to every sum.
+        step_size[:] = _FLOAT(0)
+        inflow[:] = _FLOAT(0)
+        grad_out[:] = _FLOAT(0)
+        state[:] = _FLOAT(0)
+        skip_sum[:] = _FLOAT(0)
+        skip = d[first:last]
+        carried[:] = _FLOAT(0)
+        rate_sums[:] = _FLOAT(0)
+        rates[:] = _FLOAT(0)
+        for lane in range(width):
+            for n in range(n_states):
+                rates[n, lane] = a[first + lane, n]
+        for chunk in range(chunks - 1, -1, -1):
+            at = chunk * STEPS
+            steps = min(STEPS, length - at)
+            for t in range(steps):
+                u_row, delta_row = u[row, at + t, first:last], delta[row, at + t, first:last]
+                grad_row = grad_y[row, at + t, first:last]
+                for lane in range(width):
+                    step_size[t, lane] = delta_row[lane]
+                    inflow[t, lane] = delta_row[lane] * u_row[lane]
+                    grad_out[t, lane] = grad_row[lane]
+                    skip_sum[lane] += grad_row[lane] * u_row[lane]
+            grad_inflow[:] = _FLOAT(0)
+            grad_step[:] = _FLOAT(0)
+            for n in range(n_states):
+                kept = states[row, chunk, n, first:last]
+                for lane in range(width):
+                    state[0, lane] = kept[lane]
+                for lane in range(LANES):
+                    rate[lane] = rates[n, lane]
+                    rate_log2[lane] = rates[n, lane] * _LOG2_E
+                    carry[lane] = carried[n, lane]
+                    rate_sum[lane] = _FLOAT(0)
+                for t in range(steps):
+                    b_t = b[row, at + t, n]
+                    for lane in range(LANES):
+                        kept_part = _exp2(step_size[t, lane] * rate_log2[lane])
+                        decay[t, lane] = kept_part
+                        state[t + 1, lane] = kept_part * state[t, lane] + inflow[t, lane] * b_t
+                for t in range(steps - 1, -1, -1):
+                    b_t, c_t = b[row, at + t, n], c[row, at + t, n]
+                    b_sum, c_sum = _FLOAT(0), _FLOAT(0)
+                    for lane in range(LANES):
+                        grad_state = grad_out[t, lane] * c_t + carry[lane]
+                        c_sum += grad_out[t, lane] * state[t + 1, lane]
+                        b_sum += grad_state * inflow[t, lane]
+                        grad_inflow[t, lane] += grad_state * b_t
+                        to_previous = grad_state * decay[t, lane]
+                        carry[lane] = to_previous
+                        grad_exponent = to_previous * state[t, lane]
+                        grad_step[t, lane] += grad_exponent * rate[lane]
+                        rate_sum[lane] += grad_exponent * step_size[t, lane]
+                    grad_b[block, row, at + t, n] = b_sum
+                    grad_c[block, row, at + t, n] = c_sum
+                for lane in range(LANES):
+                    carried[n, lane] = carry[lane]
+                    rate_sums[n, lane] += rate_sum[lane]
+            for t in range(steps):
+                u_row, grad_u_row = u[row, at + t, first:last], grad_u[row, at + t, first:last]
+                grad_delta_row = grad_delta[row, at + t, first:last]
+                for lane in range(width):
+                    grad_u_row[lane] = skip[lane] * grad_out[t, lane] + step_size[t, lane] * grad_inflow[t, lane]
+                    grad_delta_row[lane] = grad_step[t, lane] + u_row[lane] * grad_inflow[t, lane]
+        for lane in range(width):
+            grad_d[row, first + lane] = skip_sum[lane]
+            for n in range(n_states):
+                grad_a[row, n, first + lane] = rate_sums[n, lane]
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *arguments: Tensor) -> Tensor:
+        y, states = _run_forward(arguments, keep_states=True)
+        ctx.save_for_backward(*arguments, states)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_y: Tensor):
+        *arguments, states = ctx.saved_tensors
+        u, _, a, _, _, _ = arguments
+        (batch, length, channels), n_states = u.shape, a.shape[1]
+        blocks = -(-channels // LANES)
+        grad_u, grad_delta = torch.empty_like(u), torch.empty_like(u)
+        grad_a, grad_d = u.new_empty(batch, n_states, channels), u.new_empty(batch, channels)
+        grad_b, grad_c = u.new_empty(blocks, batch, length, n_states), u.new_empty(blocks, batch, length, n_states)
+        inputs = _arrays(grad_y.contiguous(), *arguments, states)
+        outputs = _arrays(grad_u, grad_delta, grad_a, grad_b, grad_c, grad_d)
+        run_spans(lambda start, stop: _backward(*inputs, *outputs, start, stop), batch * blocks)
+        return grad_u, grad_delta, grad_a.sum(0).T, grad_b.sum(0), grad_c.sum(0), grad_d.sum(0)
+
+
+def scan_numba(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The selective scan (see `selective_scan`) of float32 tensors on the CPU. Differentiable once."""
+    arguments = tuple(tensor.contiguous() for tensor in (u, delta, A, B, C, D))
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
+        return _Scan.apply(*arguments)
+    return _run_forward(arguments, keep_states=False)[0]
+
+
+def _run_forward(arguments: tuple[Tensor, ...], keep_states: bool) -> tuple[Tensor, Tensor]:
+    u, _, a, _, _, _ = arguments
+    batch, length, channels = u.shape
+    chunks = -(-length // STEPS) if keep_states else 0
+    y, states = torch.empty_like(u), u.new_empty(batch, chunks, a.shape[1], channels)
+    inputs, outputs = _arrays(*arguments), _arrays(y, states)
+    run_spans(lambda start, stop: _forward(*inputs, *outputs, keep_states, start, stop), batch * -(-channels // LANES))
+    return y, states
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().numpy() for tensor in tensors]
