@@ -1,0 +1,184 @@
+"""Predicted layer against reference layer."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from shapely import affinity
+from shapely.geometry import Point, Polygon, box
+
+from rs4d_core.errors import LayerError, OptionError
+from rs4d_core.evaluation.layer_metrics import evaluate_layers
+
+UTM = "EPSG:32636"
+ORIGIN = (452_000.0, 35_000.0)
+
+
+def square(x: float, y: float, side: float = 10.0):
+    return box(ORIGIN[0] + x, ORIGIN[1] + y, ORIGIN[0] + x + side, ORIGIN[1] + y + side)
+
+
+def write(path: Path, geometries: list, crs: str | None = UTM, **fields) -> Path:
+    gpd.GeoDataFrame(fields, geometry=geometries, crs=crs).to_file(path, layer="instances", engine="pyogrio")
+    return path
+
+
+def test_counts_classes_and_overlaps(tmp_path):
+    predicted = write(
+        tmp_path / "predicted.gpkg",
+        # found, found a second time with a lower score, half beside, wrong class, nothing there
+        [square(0, 0), square(0, 1), square(105, 0), square(200, 0), square(500, 0)],
+        **{"class": ["building", "building", "building", "ship", "ship"], "score": [0.9, 0.8, 0.7, 0.6, 0.5]},
+    )
+    reference = write(
+        tmp_path / "reference.gpkg",
+        [square(0, 0), square(100, 0), square(200, 0), square(300, 0)],
+        **{"class": ["building", "building", "building", "tank"]},
+    )
+    result = evaluate_layers(predicted, reference)
+    assert (result.overall.predicted, result.overall.reference, result.overall.matched) == (5, 4, 1)
+    assert result.overall.precision == pytest.approx(1 / 5)
+    assert result.overall.recall == pytest.approx(1 / 4)
+    assert result.overall.f1 == pytest.approx(2 / 9)
+    assert result.overall.mean_iou == pytest.approx(1.0)
+    # One of three buildings at full precision: recalls 0.00 to 0.33 of 101.
+    assert result.by_class["building"].ap50 == pytest.approx(34 / 101)
+    assert result.by_class["tank"].ap50 == 0
+    assert result.by_class["ship"].ap50 is None
+    assert result.by_class["ship"].precision == 0
+    assert result.overall.ap50 == pytest.approx(34 / 101 / 2)
+    assert "ship" in " ".join(result.notes)
+    # Half a side beside: IoU 1/3, a match once the threshold asks for no more than that.
+    assert evaluate_layers(predicted, reference, iou=0.3).by_class["building"].matched == 2
+
+
+def test_reference_in_degrees_without_classes_is_the_same_ground(tmp_path):
+    squares = [square(0, 0), square(40, 0), square(0, 70)]
+    predicted = write(tmp_path / "p.gpkg", squares, **{"class": ["ship"] * 3, "score": [0.5] * 3})
+    reference = tmp_path / "r.geojson"
+    gpd.GeoDataFrame(geometry=squares, crs=UTM).to_crs("EPSG:4326").to_file(reference, engine="pyogrio")
+    for first, second in ((predicted, reference), (reference, predicted)):
+        result = evaluate_layers(first, second, iou=0.99)
+        assert result.overall.f1 == 1
+        assert result.overall.ap == 1
+        assert not result.by_class
+        assert any("classes were not compared" in note for note in result.notes)
+
+
+def test_class_field_of_the_reference(tmp_path):
+    predicted = write(tmp_path / "p.gpkg", [square(0, 0)], **{"class": ["ship"], "score": [1.0]})
+    reference = write(tmp_path / "r.gpkg", [square(0, 0)], kind=["ship"])
+    assert list(evaluate_layers(predicted, reference, class_field="kind").by_class) == ["ship"]
+    with pytest.raises(LayerError, match=r"no field 'type'; it has kind"):
+        evaluate_layers(predicted, reference, class_field="type")
+
+
+def test_what_is_broken_is_repaired_and_said(tmp_path):
+    x, y = ORIGIN
+    bow_tie = Polygon([(x, y), (x + 10, y + 10), (x + 10, y), (x, y + 10)])
+    predicted = write(
+        tmp_path / "p.gpkg",
+        [bow_tie, None, Point(x, y), square(50, 0), square(90, 0)],
+        status=["pending", "pending", "pending", "accepted", "rejected"],
+    )
+    reference = write(tmp_path / "r.gpkg", [bow_tie.buffer(0), square(50, 0), square(90, 0)])
+    result = evaluate_layers(predicted, reference, iou=0.3)
+    assert (result.overall.predicted, result.overall.matched) == (2, 2)
+    notes = " ".join(result.notes)
+    for said in ("1 feature with invalid geometry repaired", "without geometry", "not polygons", "1 rejected"):
+        assert said in notes
+
+
+@pytest.mark.parametrize(("found", "truth"), [(0, 0), (0, 2), (2, 0)])
+def test_empty_layers_give_zeros_and_none(tmp_path, found, truth):
+    squares = [square(0, 0), square(30, 0)]
+    predicted = write(tmp_path / "p.gpkg", squares[:found], **{"class": ["a"] * found, "score": [0.5] * found})
+    reference = write(tmp_path / "r.gpkg", squares[:truth], **{"class": ["a"] * truth})
+    overall = evaluate_layers(predicted, reference).overall
+    assert (overall.predicted, overall.reference, overall.matched, overall.mean_iou) == (found, truth, 0, None)
+    assert overall.ap50 == (0 if truth else None)
+    assert overall.precision == (0 if found else None)
+    assert overall.recall == (0 if truth else None)
+    assert overall.f1 == (0 if found or truth else None)
+
+
+def test_refusals_name_the_input_and_the_mend(tmp_path):
+    good = write(tmp_path / "good.gpkg", [square(0, 0)])
+    nowhere = write(tmp_path / "nowhere.gpkg", [square(0, 0)], crs=None)
+    points = write(tmp_path / "points.gpkg", [Point(ORIGIN)])
+    text = tmp_path / "text.gpkg"
+    text.write_text("not a layer")
+    two = write(tmp_path / "two.gpkg", [square(0, 0)])
+    for name in ("a", "b"):
+        gpd.GeoDataFrame(geometry=[square(0, 0)], crs=UTM).to_file(tmp_path / "other.gpkg", layer=name)
+    assert evaluate_layers(f"{tmp_path / 'other.gpkg'}|layername=b", two).overall.matched == 1
+    for layer, message in (
+        (tmp_path / "missing.gpkg", "no such file"),
+        (nowhere, "no CRS"),
+        (points, "no polygon"),
+        (text, "not a vector layer"),
+        (tmp_path / "other.gpkg", r"2 layers \(a, b\); name one"),
+        (f"{two}|layername=x", "no layer 'x'; it has instances"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            evaluate_layers(good, layer)
+    with pytest.raises(OptionError, match="out of range"):
+        evaluate_layers(good, good, iou=0)
+
+
+@st.composite
+def scored_boxes(draw):
+    count = draw(st.integers(1, 8))
+    truth = [(30.0 * i, 0.0, 20.0, 20.0) for i in range(count)]
+    found = [
+        (x + draw(st.integers(-8, 8)), draw(st.integers(-3, 3)), 20.0, 20.0 + draw(st.integers(-4, 4)))
+        for x, *_ in truth
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    scores = draw(st.permutations(range(1, len(found) + 1)))
+    return truth, found, [score / 100 for score in scores]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scored_boxes())
+def test_average_precision_is_that_of_pycocotools(tmp_path_factory, case):
+    truth, found, scores = case
+    if not found:
+        return
+    folder = tmp_path_factory.mktemp("ap")
+
+    def polygons(boxes):
+        return [affinity.translate(box(x, y, x + w, y + h), *ORIGIN) for x, y, w, h in boxes]
+
+    result = evaluate_layers(
+        write(folder / "p.gpkg", polygons(found), score=scores), write(folder / "r.gpkg", polygons(truth))
+    )
+    image = {"id": 1, "width": 1000, "height": 100}
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for boxes in (truth, found):
+            coco = COCO()
+            coco.dataset = {
+                "images": [image],
+                "categories": [{"id": 1}],
+                "annotations": [
+                    {"id": i, "image_id": 1, "category_id": 1, "bbox": list(b), "area": b[2] * b[3], "iscrowd": 0}
+                    for i, b in enumerate(boxes, 1)
+                ],
+            }
+            coco.createIndex()
+            sides.append(coco)
+        for annotation, score in zip(sides[1].dataset["annotations"], scores, strict=True):
+            annotation["score"] = score
+        run = COCOeval(sides[0], sides[1], "bbox")
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, 0, 0, -1]
+    expected = (precision.mean(), precision[0].mean(), precision[5].mean())
+    assert (result.overall.ap, result.overall.ap50, result.overall.ap75) == pytest.approx(expected)
