@@ -71,7 +71,8 @@ class ModelCard:
             raise OptionError(f"resolution_m must be two rising lengths in metres, not {self.resolution_m}")
         if self.window_px < 32 or self.window_px % 32 or not 0 <= self.overlap_px < self.window_px:
             raise OptionError(
-                f"window_px must be a multiple of 32 and overlap_px less than it, not {self.window_px}, {self.overlap_px}"
+                "window_px must be a multiple of 32 and overlap_px less than it, "
+                f"not {self.window_px} and {self.overlap_px}"
             )
 
     @property
@@ -169,10 +170,13 @@ def default_model_path() -> Path:
     Raises:
         ModelFileError: this installation has none.
     """
-    path = Path(__file__).resolve().parents[2] / "resources" / "models" / _DEFAULT_MODEL
-    if not path.is_file():
-        raise ModelFileError(f"the default model {_DEFAULT_MODEL} is not installed: name a model file with --model")
-    return path
+    package = Path(__file__).resolve().parents[1]
+    # An installed package carries the folder inside (see setup.py), a checkout has it beside.
+    for folder in (package, package.parent):
+        path = folder / "resources" / "models" / _DEFAULT_MODEL
+        if path.is_file():
+            return path
+    raise ModelFileError(f"the default model {_DEFAULT_MODEL} is not installed: name a model file with --model")
 
 
 def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.dtype = torch.float32) -> None:
