@@ -1,4 +1,4 @@
-"""Says to setuptools what pyproject.toml cannot: the top-level folder `resources/` is installed as `rs4d_core/resources`.
+"""What pyproject.toml cannot say: the top-level folder `resources/` is installed as `rs4d_core/resources`.
 
 The model file then travels in the wheel, while a checkout keeps one `resources/` folder for engine and plugin.
 """
