@@ -1,9 +1,9 @@
 """How the project's CPU kernels are compiled and run on several threads.
 
-The kernels are plain serial functions that release the GIL; the tasks they work through are shared out here. numba's own
-`prange` is avoided on purpose: its portable threading layer aborts the process when two Python threads enter it at once,
-its OpenMP layer aborts a forked child (a data loader's worker), and either adds a second set of worker threads that
-ignores `torch.set_num_threads`.
+The kernels are plain serial functions that release the GIL; the tasks they work through are shared out here. numba's
+own `prange` is avoided on purpose: its portable threading layer aborts the process when two Python threads enter it at
+once, its OpenMP layer aborts a forked child (a data loader's worker), and either adds a second set of worker threads
+that ignores `torch.set_num_threads`.
 """
 
 import os
@@ -24,7 +24,8 @@ def compiled(**flags) -> Callable:
     """`numba.njit` for a kernel: compiled at its first call, kept on disk, free of the GIL, IEEE division.
 
     numba keeps its cache beside the source, or else in the user's cache folder. Where it may write neither (a read-only
-    installation under an account without a home) it refuses to decorate; such a kernel is compiled again in each process.
+    installation under an account without a home) it refuses to decorate; there, each process compiles anew.
+
     A cached kernel is rebuilt when its own file changes, not when a file it imports from does: so a kernel calls only
     compiled functions of its own file.
     """

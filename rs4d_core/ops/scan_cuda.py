@@ -1,0 +1,23 @@
+"""Selective scan on NVIDIA GPUs: mamba-ssm's kernel."""
+
+from torch import Tensor
+
+from rs4d_core.errors import OptionError
+
+
+def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The selective scan (see `selective_scan`) of float32 tensors on a CUDA device. Differentiable once.
+
+    The kernel wants channels before the sequence: u and delta `(B, D, L)`, B and C `(B, N, L)`.
+
+    Raises:
+        OptionError: mamba-ssm is not installed.
+    """
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError as error:
+        raise OptionError(
+            "the CUDA scan needs mamba-ssm, which is not installed: pip install 'rs4d[cuda]', or use 'chunked'"
+        ) from error
+    u, delta, B, C = (tensor.transpose(1, 2).contiguous() for tensor in (u, delta, B, C))
+    return selective_scan_fn(u, delta, A, B, C, D, delta_softplus=False).transpose(1, 2)
