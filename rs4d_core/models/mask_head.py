@@ -1,5 +1,7 @@
 """The outline of a region: Mask R-CNN's mask head (arXiv 1703.06870)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ class MaskHead(nn.Module):
         super().__init__()
         widths = [channels] + [config.channels] * config.convs
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)
         )
         self.upsample = nn.ConvTranspose2d(config.channels, config.channels, 2, stride=2)
         self.conv_logits = nn.Conv2d(config.channels, classes, 1)
