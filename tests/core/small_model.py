@@ -1,0 +1,63 @@
+"""A segmenter so small that tests can train it, and images with truth to train it on."""
+
+import torch
+from torch import Tensor
+
+from rs4d_core.models.config import (
+    BoxHeadConfig,
+    EncoderConfig,
+    MaskHeadConfig,
+    NeckConfig,
+    PromptHeadConfig,
+    RPNConfig,
+    SegmenterConfig,
+)
+from rs4d_core.models.instances import Target
+
+CLASSES = ("ship", "vehicle")
+
+
+def small_config(head: str = "box", stem_channels: tuple[int, ...] = (8, 8, 8), dim: int = 32) -> SegmenterConfig:
+    """A tenth of a million parameters, all parts of the real thing."""
+    return SegmenterConfig(
+        preset="test",
+        classes=CLASSES,
+        encoder=EncoderConfig(dim, inner_dim=32, depth=2, state_dim=4, dt_rank=4, stem_channels=stem_channels),
+        neck=NeckConfig(aggregator_channels=8, channels=32),
+        rpn=RPNConfig((4.0, 8.0), proposals=50, pre_nms=50),
+        box_head=BoxHeadConfig(hidden=64),
+        mask_head=MaskHeadConfig(channels=32, convs=2),
+        prompt_head=PromptHeadConfig(dim=32, prompts=3, depth=1, heads=2, mlp_dim=32),
+        head=head,
+    )
+
+
+def target(
+    boxes: list[tuple[int, int, int, int]],
+    side: int,
+    labels: list[int] | None = None,
+    outlined: bool = True,
+    crowd: list[tuple[int, int, int, int]] | None = None,
+    annotated: tuple[bool, ...] = (True, True),
+) -> Target:
+    """Filled rectangles as instances of an image of `side` x `side` pixels."""
+    masks = torch.zeros(len(boxes), side, side, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = outlined
+    return Target(
+        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels or [0] * len(boxes), dtype=torch.int64),
+        masks=masks,
+        has_mask=torch.full((len(boxes),), outlined),
+        ignore_xyxy=torch.tensor(crowd or [], dtype=torch.float32).reshape(-1, 4),
+        annotated=torch.tensor(annotated),
+    )
+
+
+def picture(target: Target, colors: tuple[int, ...] = (220, 60)) -> Tensor:
+    """`(3, H, W)`, 0..255: the instances of a target as flat patches of their class's grey, on noise around 128."""
+    height, width = target.masks.shape[1:]
+    image = 128 + 8 * torch.randn(3, height, width)
+    for mask, label in zip(target.masks, target.labels, strict=True):
+        image[:, mask] = float(colors[label])
+    return image.clamp(0, 255)
