@@ -1,0 +1,68 @@
+"""How a scene is cut into the overlapping windows that a model sees one at a time."""
+
+from dataclasses import dataclass
+
+from rs4d_core.errors import OptionError
+
+# Encoder strides go down to 32: a window of another size would have to be padded, and padding is an edge that is not in
+# the scene.
+WINDOW_STEP_PX = 32
+# With less than this, an object cut by a seam shows too little of itself twice to be recognised as one object.
+MIN_OVERLAP_PX = 16
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels of the model's grid: columns `col .. col + width`, rows `row .. row + height`."""
+
+    col: int
+    row: int
+    width: int
+    height: int
+
+    def trusted_box(self, scene_width: int, scene_height: int) -> tuple[float, float, float, float]:
+        """The part `(x0, y0, x1, y1)` of the window inside which a contour is what it would be without windows.
+
+        A contour between two pixel centres depends on both pixels. Inside the scene it is therefore known up to the
+        centres of the window's outermost pixels; where the window ends with the scene, it is known up to the edge.
+        """
+        return (
+            self.col + (0.5 if self.col > 0 else 0.0),
+            self.row + (0.5 if self.row > 0 else 0.0),
+            self.col + self.width - (0.5 if self.col + self.width < scene_width else 0.0),
+            self.row + self.height - (0.5 if self.row + self.height < scene_height else 0.0),
+        )
+
+
+def plan(width: int, height: int, window_px: int, overlap_px: int) -> list[Window]:
+    """Windows that cover every pixel of a scene of `width` x `height` pixels, row by row.
+
+    All windows have the same size: `window_px`, or the scene's size along a side that is shorter than that. The last
+    row and column are shifted inwards rather than cut off, so neighbours overlap by `overlap_px` or more.
+
+    Raises:
+        OptionError: `window_px` is no positive multiple of 32, or `overlap_px` is under 16 or not below `window_px`.
+    """
+    if window_px < WINDOW_STEP_PX or window_px % WINDOW_STEP_PX:
+        near = max(1, round(window_px / WINDOW_STEP_PX)) * WINDOW_STEP_PX
+        raise OptionError(f"window of {window_px} px: it must be a multiple of {WINDOW_STEP_PX} px; {near} would do")
+    if overlap_px >= window_px:
+        raise OptionError(
+            f"overlap of {overlap_px} px is not smaller than the window of {window_px} px: choose a smaller overlap"
+        )
+    if overlap_px < MIN_OVERLAP_PX:
+        raise OptionError(
+            f"overlap of {overlap_px} px: objects cut by a seam can only be joined with {MIN_OVERLAP_PX} px or more"
+        )
+    columns = _starts(width, window_px, overlap_px)
+    rows = _starts(height, window_px, overlap_px)
+    window_width, window_height = min(window_px, width), min(window_px, height)
+    return [Window(col, row, window_width, window_height) for row in rows for col in columns]
+
+
+def _starts(size: int, window_px: int, overlap_px: int) -> list[int]:
+    """First pixels of the windows along one side of the scene."""
+    if size <= window_px:
+        return [0]
+    last = size - window_px
+    return [*range(0, last, window_px - overlap_px), last]
