@@ -34,18 +34,26 @@ class ModelChoice:
         preset: a name in `rs4d_core.models.config.PRESETS`.
         head: "box" or "prompt".
         classes: in the order of the model's outputs.
+        colors: of the classes, in their order, as "#rrggbb".
         resolution_m: metres a pixel, smallest and largest, that the training data covers.
     """
 
     name: str
     preset: str
     classes: tuple[str, ...]
+    colors: tuple[str, ...]
     resolution_m: tuple[float, float]
     head: str = "box"
 
     def __post_init__(self) -> None:
         _check(bool(self.classes), "model.classes is empty: name at least one class")
         _check(len(set(self.classes)) == len(self.classes), "model.classes names a class twice")
+        _check(
+            len(self.colors) == len(self.classes),
+            f"model.colors has {len(self.colors)} entries for {len(self.classes)} classes: give one for each",
+        )
+        for color in self.colors:
+            _check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
         _check(self.head in HEADS, f'model.head is "{self.head}": take one of {", ".join(HEADS)}')
         _check(re.fullmatch(r"[\w.-]+", self.name) is not None, f'model.name "{self.name}" must be fit for a file name')
         _check_range("model.resolution_m", self.resolution_m)
@@ -212,7 +220,8 @@ class Running:
         log_every: steps between two lines of the log and of the metrics.
         threads: of torch in the training process; None takes what torch takes.
         workers: processes that load images; 0 loads in the training process.
-        accelerator, devices: as Lightning Fabric takes them.
+        accelerator: "auto", "cpu" or "cuda".
+        devices: how many of them share every batch.
     """
 
     checkpoint_steps: int = 500
@@ -227,6 +236,10 @@ class Running:
         for name in ("checkpoint_steps", "checkpoint_seconds", "log_every", "devices"):
             _check(getattr(self, name) > 0, f"running.{name} is {getattr(self, name)}: give a number over 0")
         _check(self.threads is None or self.threads > 0, f"running.threads is {self.threads}: give 1 or more")
+        _check(
+            self.accelerator in ("auto", "cpu", "cuda"),
+            f'running.accelerator is "{self.accelerator}": take auto, cpu or cuda',
+        )
         _check(self.workers >= 0, f"running.workers is {self.workers}: give 0 or more")
 
 

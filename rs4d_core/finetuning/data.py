@@ -1,0 +1,190 @@
+"""The images of a run: a pure function of seed and step, so that a resumed run goes on with the very same ones."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rs4d_core.datasets.coco import read_coco
+from rs4d_core.datasets.sample import Sample
+from rs4d_core.datasets.transforms import TransformSettings, load_training_image
+from rs4d_core.errors import RS4DError
+from rs4d_core.finetuning.recipe import CocoData, Recipe, SyntheticData
+from rs4d_core.finetuning.scenes import synthetic_sample
+from rs4d_core.finetuning.splits import split
+from rs4d_core.models.instances import Target
+
+_FIRST_TRAINING_SCENE = 2**32
+"""Seeds of held-back scenes lie below, those of training scenes above."""
+
+
+class Source(Protocol):
+    """Where training samples come from. Its settings say how strongly their views vary."""
+
+    settings: TransformSettings
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """A sample; the same state of `rng` gives the same one."""
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """Samples of a data set, each as likely as any other."""
+
+    samples: list[Sample]
+    settings: TransformSettings
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        return self.samples[int(rng.integers(len(self.samples)))]
+
+
+@dataclass(frozen=True)
+class SyntheticSource:
+    """A new scene for every sample, made at the size and the resolution at which it is used."""
+
+    size: int
+    resolution_m: tuple[float, float]
+    classes: tuple[str, ...]
+    settings: TransformSettings
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        resolution_m = float(np.exp(rng.uniform(*np.log(self.resolution_m))))
+        seed = int(rng.integers(_FIRST_TRAINING_SCENE, 2**63))
+        return synthetic_sample(seed, self.size, resolution_m, self.classes)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a recipe's data sets come to.
+
+    Attributes:
+        sources: one a data set.
+        weights: chance of each to be drawn from; they sum to 1.
+        held_back: samples to measure, by name of the data set.
+    """
+
+    sources: tuple[Source, ...]
+    weights: tuple[float, ...]
+    held_back: dict[str, list[Sample]]
+
+
+def open_data(recipe: Recipe, root: Path) -> RunData:
+    """Read the recipe's data sets under the folder `root`.
+
+    Raises:
+        DatasetError: a data set is missing or broken, or has too few images for its split.
+    """
+    sources: list[Source] = []
+    held_back = {}
+    classes, size = recipe.model.classes, recipe.optimization.image_size
+    for data in recipe.datasets:
+        if isinstance(data, CocoData):
+            samples = read_coco(root / data.annotations, root / data.images, classes, data.class_map)
+            training, kept = split(data.name, samples, data.held_back)
+            sources.append(CocoSource(training, TransformSettings(scale=data.scale)))
+        else:
+            kept = _held_back_scenes(data, size, classes)
+            sources.append(SyntheticSource(size, data.resolution_m, classes, TransformSettings(scale=(1.0, 1.0))))
+        if kept:
+            held_back[data.name] = kept
+    weights = np.array([data.weight for data in recipe.datasets])
+    return RunData(tuple(sources), tuple((weights / weights.sum()).tolist()), held_back)
+
+
+def fresh_scenes(
+    count: int, seed: int, size: int, resolution_m: tuple[float, float], classes: tuple[str, ...]
+) -> list[Sample]:
+    """Generated scenes that no training run has seen: `count` of `size` x `size` pixels, for the given `seed`."""
+    rng = np.random.default_rng(seed)
+    return [
+        synthetic_sample(
+            int(rng.integers(_FIRST_TRAINING_SCENE)), size, float(np.exp(rng.uniform(*np.log(resolution_m)))), classes
+        )
+        for _ in range(count)
+    ]
+
+
+def _held_back_scenes(data: SyntheticData, size: int, classes: tuple[str, ...]) -> list[Sample]:
+    kept = data.held_back
+    return [] if kept is None else fresh_scenes(kept.count, kept.seed, size, data.resolution_m, classes)
+
+
+class TrainingViews(Dataset):
+    """Views by their number in the run. View `i` of step `s` depends on (seed, s, i) and on nothing else."""
+
+    def __init__(self, data: RunData, size: int, batch: int, seed: int) -> None:
+        self._data, self._size, self._batch, self._seed = data, size, batch, seed
+
+    def __getitem__(self, number: int) -> "dict[str, Any] | RS4DError":
+        step, place = divmod(number, self._batch)
+        rng = np.random.default_rng([self._seed, step, place])
+        source = self._data.sources[int(rng.choice(len(self._data.sources), p=self._data.weights))]
+        try:
+            return _pack(*load_training_image(source.draw(rng), self._size, rng, source.settings))
+        except RS4DError as error:
+            # As a value: the loader would wrap it into a traceback of the worker, many lines long.
+            return error
+
+
+def load_batches(
+    data: RunData, recipe: Recipe, first_step: int, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[Tensor, list[Target]]]:
+    """Batches from step `first_step` to the end of the run: images `(B, 3, S, S)` uint8, and targets.
+
+    Of several processes, each gets its part of every batch: which views make up a step does not depend on their number.
+
+    Raises:
+        DatasetError: an image cannot be read.
+    """
+    settings = recipe.optimization
+    share = settings.batch // ranks
+    steps = range(first_step, settings.steps)
+    numbers = [
+        range(step * settings.batch + rank * share, step * settings.batch + (rank + 1) * share) for step in steps
+    ]
+    workers = recipe.running.workers
+    loader = DataLoader(
+        TrainingViews(data, settings.image_size, settings.batch, settings.seed),
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_prepare_worker,
+        # Forking a process whose OpenMP threads run can hang it.
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=2 if workers else None,
+    )
+    for views in loader:
+        for view in views:
+            if isinstance(view, RS4DError):
+                raise view
+        images, targets = zip(*(_unpack(view) for view in views), strict=True)
+        yield torch.stack(images), list(targets)
+
+
+def _prepare_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C reaches every process of the terminal; the training process decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _pack(image: Tensor, target: Target) -> dict[str, Any]:
+    """Arrays with the masks as bits: they go through a pipe. Tensors would go through shared memory, of which
+    containers often have less than a batch of masks needs."""
+    arrays = {name: getattr(target, name).numpy() for name in Target.__dataclass_fields__}
+    masks = arrays.pop("masks")
+    return {"image": image.numpy(), "bits": np.packbits(masks, axis=-1), "width": masks.shape[-1], **arrays}
+
+
+def _unpack(view: dict[str, Any]) -> tuple[Tensor, Target]:
+    arrays = dict(view)
+    image, bits, width = arrays.pop("image"), arrays.pop("bits"), arrays.pop("width")
+    masks = np.unpackbits(bits, axis=-1, count=width).view(bool)
+    return torch.from_numpy(image), Target(
+        masks=torch.from_numpy(masks), **{name: torch.from_numpy(array) for name, array in arrays.items()}
+    )
