@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+import pytest
+
 # Before anything imports torch or numpy: the tests share the machine, and a thread a core is seldom faster for them.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
