@@ -69,9 +69,7 @@ def lay_out(world: World) -> str:
         np.array([world.width, world.height]) / 2 + rng.uniform(-20, 20, 2), side, side, rng.uniform(0, 2 * np.pi)
     )
     if place.water == "sea":
-        water.sea(world, ground, rng.uniform(1, 5))
-        for _ in range(rng.integers(0, 3)):
-            water.island(world, ground)
+        water.sea(world, ground)
         return name
     if place.water is not None:
         shore = rng.uniform(-0.2, 0.25)

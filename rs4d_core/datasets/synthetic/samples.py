@@ -44,7 +44,9 @@ def synthetic_samples(
 def scene_sample(scene: SyntheticScene, image_id: int, classes: tuple[str, ...]) -> Sample:
     """A scene as a sample. Its classes are labelled, all others are not."""
     encoded = io.BytesIO()
-    Image.fromarray(scene.image).save(encoded, "JPEG", quality=92)
+    Image.fromarray(scene.image).save(
+        encoded, "JPEG", quality=int(np.random.default_rng([image_id, 3]).integers(65, 96))
+    )
     annotations = tuple(
         Annotation(classes.index(instance.class_name), instance.polygon.bounds, (single_ring(instance.polygon),))
         for instance in scene.instances
@@ -57,8 +59,8 @@ def scene_sample(scene: SyntheticScene, image_id: int, classes: tuple[str, ...])
 def single_ring(polygon: shapely.Polygon) -> np.ndarray:
     """`(K, 2)`: the polygon as one ring, each hole joined to it by a cut of no width.
 
-    COCO's polygons know no holes. Along the cut the ring runs to the hole and back, so that it has no area and rasterises
-    to nothing.
+    COCO's polygons know no holes. Along the cut the ring runs to the hole and back, so that it has no area and
+    rasterises to nothing.
     """
     ring = np.array(polygon.exterior.coords)[:-1]
     for interior in polygon.interiors:

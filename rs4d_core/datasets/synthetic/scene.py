@@ -78,12 +78,16 @@ def generate_scene(seed: int, width: int, height: int, resolution_m: float = 0.5
 
 def _truth(world: World, width: int, height: int, resolution_m: float) -> tuple[SyntheticInstance, ...]:
     things = [thing for thing in world.things if thing.class_name is not None]
+    if not things:
+        return ()
     polygons = shapely.transform([thing.polygon() for thing in things], lambda points: points / resolution_m)
-    clipped = shapely.intersection(polygons, shapely.box(0, 0, width, height))
-    # A concave outline at the edge may leave several parts: they stay one instance only if they hang together.
+    x0, y0, x1, y1 = shapely.bounds(polygons).T
+    cut = (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height)
+    polygons[cut] = shapely.intersection(polygons[cut], shapely.box(0, 0, width, height))
+    # What the edge leaves of a concave outline may fall apart: each part is then an instance.
     return tuple(
         SyntheticInstance(thing.class_name, part)
-        for thing, figure in zip(things, clipped, strict=True)
+        for thing, figure in zip(things, polygons, strict=True)
         for part in shapely.get_parts(figure)
         if isinstance(part, shapely.Polygon) and part.area >= _LEAST_AREA_PX
     )

@@ -105,20 +105,25 @@ def _freighter(rng: np.random.Generator, centre: np.ndarray, length: float, beam
     return Thing("ship", outline, draw, height=rng.uniform(4, 9))
 
 
-def wake(world: World, centre: np.ndarray, length: float, angle: float) -> None:
-    """Foam behind a moving ship, and the two lines from its bow."""
+def wake(world: World, centre: np.ndarray, length: float, angle: float, water: Color) -> None:
+    """Foam behind a moving ship, fading into the water."""
     rng = world.rng
-    back, side = -direction(angle), direction(angle + np.pi / 2)
-    stern = centre + back * length * 0.48
-    reach = length * rng.uniform(0.8, 3.0)
-    wide = length * rng.uniform(0.10, 0.2)
-    foam = (190, 204, 204)
-    pale = tuple((np.array(foam) * 0.55 + np.array((70, 100, 104)) * 0.45).tolist())
-    tail = np.array([stern + side * length * 0.06, stern - side * length * 0.06, stern + back * reach - side * wide * 0.5,
-                     stern + back * reach + side * wide * 0.5])  # fmt: skip
-    near = np.array([stern + side * length * 0.05, stern - side * length * 0.05, stern + back * reach * 0.35])
-    world.surface(tail, pale, 60)
-    world.surface(near, foam, 60)
-    bow = centre - back * length * 0.42
-    for sign in (1, -1):
-        world.line(np.array([bow, bow + back * reach + sign * side * reach * 0.3]), pale, 0.8)
+    forward, side = direction(angle), direction(angle + np.pi / 2)
+    stern = centre - forward * length * 0.47
+    reach = length * rng.uniform(0.5, 2.2)
+    start, end = length * rng.uniform(0.05, 0.09), length * rng.uniform(0.08, 0.16)
+    strength = rng.uniform(0.3, 0.75)
+    edges = np.linspace(0, 1, 9)
+    for near, far in zip(edges[:-1], edges[1:], strict=True):
+        foam = strength * (1 - near) ** 1.5
+        color = tuple((np.array(water) * (1 - foam) + np.array((212, 222, 222)) * foam).tolist())
+        left, right = [], []
+        for share in (near, far):
+            point, half = stern - forward * reach * share, start + (end - start) * share
+            left.append(point + side * half)
+            right.append(point - side * half)
+        world.surface(np.array(left + right[::-1]), color, 20 + 200 * foam)
+        if length < 40:  # the bow waves of fast boats
+            for sign in (1, -1):
+                arm = centre + np.outer([near, far], -forward * reach + sign * side * reach * 0.24)
+                world.line(arm, tuple((0.5 * np.array(color) + 0.5 * np.array(water)).tolist()), 0.7)

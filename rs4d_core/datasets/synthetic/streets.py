@@ -3,8 +3,9 @@
 import numpy as np
 
 from rs4d_core.datasets.synthetic.blocks import Block
-from rs4d_core.datasets.synthetic.buildings import pick_color
+from rs4d_core.datasets.synthetic.buildings import hall, pick_color
 from rs4d_core.datasets.synthetic.canvas import Color
+from rs4d_core.datasets.synthetic.greenery import meadow
 from rs4d_core.datasets.synthetic.vehicles import vehicle
 from rs4d_core.datasets.synthetic.world import World
 
@@ -40,10 +41,20 @@ def road(world: World, strip: Block, traffic: float, paved: bool) -> None:
 
 
 def car_park(world: World, block: Block) -> None:
-    """Rows of stalls, more or less full."""
+    """Rows of stalls, more or less full. A block too large for one holds a market hall and grass beside it."""
     rng = world.rng
+    meadow(world, block)
+    length, width = min(block.length, rng.uniform(30, 75)), min(block.width, rng.uniform(18, 42))
+    spare_u, spare_v = block.length - length, block.width - width
+    if spare_u > 18:
+        at, size = block.at_metres((length + 4) / 2, 0), (spare_u - 4, block.width * rng.uniform(0.5, 0.9))
+        world.place([hall(world, at, *size, block.angle)], 0.5)
+    elif spare_v > 18:
+        at, size = block.at_metres(0, (width + 4) / 2), (block.length * rng.uniform(0.5, 0.9), spare_v - 4)
+        world.place([hall(world, at, *size, block.angle)], 0.5)
+    block = Block(block.at_metres(-spare_u / 2, -spare_v / 2), length, width, block.angle)
     world.surface(block.corners(), pick_color(rng, ASPHALT, 6), 16)
-    fill = rng.uniform(0.15, 0.95)
+    fill = rng.uniform(0.1, 0.85)
     lines = rng.random() < 0.8
     stall, depth, aisle = 2.6, 5.2, 6.2
     v = -block.width / 2 + depth / 2 + 1

@@ -13,20 +13,21 @@ from rs4d_core.datasets.synthetic.world import World
 WATERS: tuple[Color, ...] = (
     (48, 72, 84), (62, 88, 92), (40, 58, 78), (78, 98, 88), (56, 82, 76), (34, 50, 62), (92, 106, 92), (70, 110, 116),
 )  # fmt: skip
-WATER_ROUGHNESS = 9
+WATER_ROUGHNESS = (5, 30)
 
 
-def sea(world: World, block: Block, traffic: float) -> None:
-    """Open water with ships under way or at anchor; `traffic` is ships for each hectare."""
-    rng = world.rng
-    world.surface(block.corners(), pick_color(rng, WATERS, 5), WATER_ROUGHNESS)
-    _sail(world, block.shrunk(4), traffic)
+def sea(world: World, block: Block) -> None:
+    """Open water with ships under way or at anchor, and perhaps islands."""
+    color = _flood(world, block.corners())
+    for _ in range(world.rng.integers(0, 3)):
+        _island(world, block)
+    _sail(world, block.shrunk(4), world.rng.uniform(1, 5), color)
 
 
 def harbour(world: World, block: Block) -> None:
     """Water along whose first long side (-0.5 of the width) runs a quay."""
     rng = world.rng
-    world.surface(block.corners(), pick_color(rng, WATERS, 5), WATER_ROUGHNESS)
+    color = _flood(world, block.corners())
     edge = Block(block.at(0, -0.5), block.length, 2.4, block.angle)
     world.surface(edge.corners(), pick_color(rng, PAVING, 8), 20)
     if rng.random() < 0.6:
@@ -34,7 +35,7 @@ def harbour(world: World, block: Block) -> None:
     else:
         _marina(world, block)
     open_water = block.part(-0.5, 0.5, min(0.3, 60 / block.width - 0.5), 0.5)
-    _sail(world, open_water, rng.uniform(0.1, 0.8))
+    _sail(world, open_water, rng.uniform(0.1, 0.8), color)
 
 
 def river(world: World, block: Block) -> None:
@@ -43,14 +44,16 @@ def river(world: World, block: Block) -> None:
     bank, water = pick_color(rng, DIRT, 8), pick_color(rng, WATERS, 5)
     u = np.linspace(-0.6, 0.6, 24)
     bend = 0.12 * np.sin(u * rng.uniform(4, 9) + rng.uniform(0, 6)) + rng.normal(0, 0.01, 24)
-    for color, half, roughness in ((bank, 0.36, 40), (water, 0.31, WATER_ROUGHNESS)):
-        left = [block.at(a, b - half + rng.normal(0, 0.006)) for a, b in zip(u, bend, strict=True)]
-        right = [block.at(a, b + half + rng.normal(0, 0.006)) for a, b in zip(u, bend, strict=True)]
-        world.surface(np.array(left + right[::-1]), color, roughness)
-    _sail(world, block.part(-0.5, 0.5, -0.1, 0.1), rng.uniform(0.3, 1.5))
+    for color, half, roughness in ((bank, 0.36, 40), (water, 0.31, rng.uniform(*WATER_ROUGHNESS))):
+        sides = [
+            [block.at(a, b + sign * half + rng.normal(0, 0.006)) for a, b in zip(u, bend, strict=True)]
+            for sign in (-1, 1)
+        ]
+        world.surface(np.array(sides[0] + sides[1][::-1]), color, roughness)
+    _sail(world, block.part(-0.5, 0.5, -0.1, 0.1), rng.uniform(0.3, 1.5), water)
 
 
-def island(world: World, block: Block) -> None:
+def _island(world: World, block: Block) -> None:
     """A rock or a sandbank: a thing in the water that is not a ship."""
     rng = world.rng
     shore = ellipse(block.at(*rng.uniform(-0.4, 0.4, 2)), *rng.uniform(3, 30, 2), rng.uniform(0, 3), 28)
@@ -59,12 +62,19 @@ def island(world: World, block: Block) -> None:
     world.block_outline(shore)
 
 
+def _flood(world: World, outline: np.ndarray) -> Color:
+    color = pick_color(world.rng, WATERS, 5)
+    world.surface(outline, color, world.rng.uniform(*WATER_ROUGHNESS))
+    return color
+
+
 def _length(rng: np.random.Generator) -> float:
     """Small boats are common, long ships rare; metres."""
     return float(np.clip(np.exp(rng.normal(3.1, 0.9)), 6, 220))
 
 
-def _sail(world: World, block: Block, traffic: float) -> None:
+def _sail(world: World, block: Block, traffic: float, color: Color) -> None:
+    """Ships inside `block`, on water of `color`; `traffic` is ships for each hectare."""
     rng = world.rng
     lane = rng.uniform(0, 2 * np.pi)
     for centre in block.random_points(rng, rng.poisson(block.area / 1e4 * traffic)):
@@ -76,7 +86,7 @@ def _sail(world: World, block: Block, traffic: float) -> None:
         if min(inside.length, inside.width) < 0 or not _contains(inside, centre):
             continue
         if world.place([ship(rng, centre, length, usual_beam(rng, length), angle)], 2.0) and rng.random() < 0.6:
-            wake(world, centre, length, angle)
+            wake(world, centre, length, angle, color)
 
 
 def _contains(block: Block, point: np.ndarray) -> bool:

@@ -53,8 +53,8 @@ class World:
     sun: np.ndarray
     surfaces: list[Draw] = field(default_factory=list)
     things: list[Thing] = field(default_factory=list)
-    _bounds: list[np.ndarray] = field(default_factory=list)
     _taken: list[shapely.Polygon] = field(default_factory=list)
+    _bounds: np.ndarray = field(default_factory=lambda: np.empty((512, 4)))  # of _taken; grows by doubling
 
     def shows(self, centre: np.ndarray, radius: float) -> bool:
         """Whether a disc touches the ground: what does not need not be made."""
@@ -90,22 +90,17 @@ class World:
 
     def block(self, footprint: shapely.Polygon) -> None:
         """Keep things placed later away from `footprint`."""
+        if len(self._taken) == len(self._bounds):
+            self._bounds = np.concatenate([self._bounds, np.empty_like(self._bounds)])
+        self._bounds[len(self._taken)] = footprint.bounds
         self._taken.append(footprint)
-        self._bounds.append(np.array(footprint.bounds))
 
     def is_free(self, footprint: shapely.Polygon, gap: float) -> bool:
         """Whether nothing stands on `footprint` or nearer than `gap` metres."""
-        if not self._taken:
-            return True
         x0, y0, x1, y1 = footprint.bounds
-        bounds = np.array(self._bounds)
-        near = (
-            (bounds[:, 0] < x1 + gap)
-            & (bounds[:, 2] > x0 - gap)
-            & (bounds[:, 1] < y1 + gap)
-            & (bounds[:, 3] > y0 - gap)
-        )
-        return not any(footprint.distance(self._taken[index]) < gap for index in np.flatnonzero(near))
+        left, top, right, bottom = self._bounds[: len(self._taken)].T
+        near = (left < x1 + gap) & (right > x0 - gap) & (top < y1 + gap) & (bottom > y0 - gap)
+        return not any(shapely.dwithin(footprint, self._taken[index], gap) for index in np.flatnonzero(near))
 
     def render(self, canvas: Canvas, shadow_depth: float) -> None:
         """Draw everything: surfaces, then shadows on them, then things, low ones first."""
