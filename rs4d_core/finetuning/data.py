@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
+from rs4d_core.datasets.synthetic import synthetic_samples
 from rs4d_core.datasets.transforms import TransformSettings, load_training_image
 from rs4d_core.errors import RS4DError
 from rs4d_core.finetuning.recipe import CocoData, Recipe, SyntheticData
-from rs4d_core.finetuning.scenes import synthetic_sample
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.instances import Target
 
@@ -54,9 +54,8 @@ class SyntheticSource:
     settings: TransformSettings
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        resolution_m = float(np.exp(rng.uniform(*np.log(self.resolution_m))))
         seed = int(rng.integers(_FIRST_TRAINING_SCENE, 2**63))
-        return synthetic_sample(seed, self.size, resolution_m, self.classes)
+        return synthetic_samples([seed], self.size, self.size, self.classes, self.resolution_m)[0]
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,8 @@ def fresh_scenes(
     count: int, seed: int, size: int, resolution_m: tuple[float, float], classes: tuple[str, ...]
 ) -> list[Sample]:
     """Generated scenes that no training run has seen: `count` of `size` x `size` pixels, for the given `seed`."""
-    rng = np.random.default_rng(seed)
-    return [
-        synthetic_sample(
-            int(rng.integers(_FIRST_TRAINING_SCENE)), size, float(np.exp(rng.uniform(*np.log(resolution_m)))), classes
-        )
-        for _ in range(count)
-    ]
+    seeds = np.random.default_rng(seed).integers(_FIRST_TRAINING_SCENE, size=count)
+    return synthetic_samples(seeds.tolist(), size, size, classes, resolution_m)
 
 
 def _held_back_scenes(data: SyntheticData, size: int, classes: tuple[str, ...]) -> list[Sample]:
