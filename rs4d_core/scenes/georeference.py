@@ -1,0 +1,138 @@
+"""Where a raster lies: its affine transform and CRS, and the pixels that a bounding box covers."""
+
+import math
+
+import numpy as np
+import shapely
+from affine import Affine
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+from rasterio.errors import CRSError as RasterioCRSError
+from rasterio.io import DatasetReader
+from rasterio.transform import from_gcps
+
+from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes.ground import horizontal
+
+# QGIS shows a picture without a place like this: x counts pixels to the right, y upwards from the top edge, so that
+# all of it lies below zero and stands the right way up.
+PIXELS = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+
+# Ground control points that one affine transform misses by more than this are not of a map-like picture.
+GCP_PIXELS = 1.5
+
+EDGE_POINTS = 33
+
+
+def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]:
+    """The transform from pixels to coordinates, the CRS as WKT 2 (None where there is none), and notes for the user."""
+    transform, crs, notes = dataset.transform, None, []
+    try:
+        crs = dataset.crs
+    except RasterioCRSError as error:
+        notes.append(f"the scene's CRS cannot be read ({error}): coordinates have no CRS; assign one to the scene")
+    if transform == Affine.identity():
+        transform, crs = _from_gcps(dataset, notes)
+        if dataset.rpcs is not None and crs is None:
+            notes.append("the scene has RPCs only: orthorectify it first, or its outlines have no place on the map")
+    if transform.determinant == 0 or not all(math.isfinite(value) for value in transform):
+        raise SceneError(
+            f"{dataset.name} has a geotransform without extent {tuple(transform)[:6]}: georeference it again"
+        )
+    if crs is None:
+        unit = "pixels, upwards from the top edge" if transform == PIXELS else "those of the file"
+        notes.append(f"the scene has no CRS: coordinates are {unit}, and the resolution on the ground is unknown")
+        return transform, None, notes
+    return transform, horizontal(CRS.from_wkt(crs.to_wkt(version="WKT2_2019"))).to_wkt(), notes
+
+
+def _from_gcps(dataset: DatasetReader, notes: list[str]):
+    points, crs = dataset.gcps
+    if len(points) < 3:
+        return PIXELS, None
+    transform = from_gcps(points)
+    if transform.determinant != 0:
+        back = ~transform
+        misses = [math.dist(back @ (point.x, point.y), (point.col, point.row)) for point in points]
+        if max(misses) <= GCP_PIXELS:
+            notes.append(f"placed by its {len(points)} ground control points, to {max(misses):.1f} pixels")
+            return transform, crs
+    notes.append("its ground control points do not follow a plain affine map: orthorectify the scene first")
+    return PIXELS, None
+
+
+def pixels_inside(
+    bbox: tuple[float, float, float, float],
+    bbox_crs: str | None,
+    transform: Affine,
+    crs_wkt: str | None,
+    width: int,
+    height: int,
+) -> tuple[int, int, int, int]:
+    """The pixels of a scene that a bounding box touches, as column, row, width, height.
+
+    On a rotated scene, or with a bounding box of another CRS, this is the upright rectangle of pixels around the box.
+
+    Args:
+        bbox: west, south, east, north in `bbox_crs`, or in the scene's CRS where that is None.
+        bbox_crs: anything pyproj understands, such as EPSG:4326.
+        transform: of the whole scene.
+        crs_wkt: of the scene.
+        width, height: of the whole scene, pixels.
+
+    Raises:
+        OptionError: the box is empty, inverted or outside, or its CRS is unknown.
+    """
+    west, south, east, north = bbox
+    if not all(math.isfinite(value) for value in bbox):
+        raise OptionError(f"the bounding box {_numbers(bbox)} has a value that is not a number: give W S E N")
+    if west >= east or south >= north:
+        raise OptionError(f"the bounding box {_numbers(bbox)} is empty or turned round: give W S E N, W < E and S < N")
+    to_scene, from_scene = _between(bbox_crs, crs_wkt)
+
+    steps = np.linspace(0.0, 1.0, EDGE_POINTS)[:-1]
+    along = np.concatenate([steps, np.ones_like(steps), 1.0 - steps, np.zeros_like(steps)])
+    up = np.concatenate([np.zeros_like(steps), steps, np.ones_like(steps), 1.0 - steps])
+    x, y = to_scene(west + along * (east - west), south + up * (north - south))
+    cols, rows = ~transform @ (np.asarray(x), np.asarray(y))
+    scene = shapely.box(0, 0, width, height)
+    outline = shapely.Polygon(np.stack([cols, rows], axis=1)) if np.isfinite([cols, rows]).all() else shapely.Polygon()
+    shared = outline.intersection(scene) if outline.is_valid else shapely.Polygon()
+    if shared.area == 0:
+        # A box far larger than the scene may not fit into the scene's CRS: then ask which of the scene lies in the box.
+        grid_col, grid_row = (axis.ravel() for axis in np.meshgrid(steps * width, steps * height))
+        x, y = (np.asarray(value) for value in from_scene(*(transform @ (grid_col, grid_row))))
+        inside = (x >= west) & (x <= east) & (y >= south) & (y <= north)
+        if not inside.any():
+            found = ", ".join(f"{value:.6g}" for value in (np.min(x), np.min(y), np.max(x), np.max(y)))
+            raise OptionError(f"the bounding box {_numbers(bbox)} lies outside the scene, which covers {found}")
+        if inside.all():
+            return 0, 0, width, height
+        cell = np.array([width, height]) / len(steps)
+        low = np.array([grid_col[inside].min(), grid_row[inside].min()]) - cell
+        high = np.array([grid_col[inside].max(), grid_row[inside].max()]) + cell
+        shared = shapely.box(*low, *high).intersection(scene)
+    left, top, right, bottom = shared.bounds
+    # A thousandth of a pixel is rounding: a box drawn along pixel borders must not take in the next row.
+    col, row = (min(math.floor(value + 1e-3), side - 1) for value, side in ((left, width), (top, height)))
+    return col, row, max(math.ceil(right - 1e-3) - col, 1), max(math.ceil(bottom - 1e-3) - row, 1)
+
+
+def _between(bbox_crs: str | None, crs_wkt: str | None):
+    """Two functions of x and y: from the box's CRS to the scene's, and back."""
+    if bbox_crs is None:
+        return (lambda x, y: (x, y)), (lambda x, y: (x, y))
+    if crs_wkt is None:
+        raise OptionError("the scene has no CRS: give the bounding box in the scene's own coordinates, without a CRS")
+    try:
+        source, target = CRS.from_user_input(bbox_crs), CRS.from_wkt(crs_wkt)
+    except CRSError as error:
+        raise OptionError(f"the bounding box's CRS {bbox_crs!r} is unknown: give a code such as EPSG:4326") from error
+    return (
+        Transformer.from_crs(source, target, always_xy=True).transform,
+        Transformer.from_crs(target, source, always_xy=True).transform,
+    )
+
+
+def _numbers(bbox: tuple[float, float, float, float]) -> str:
+    return " ".join(f"{value:.10g}" for value in bbox)
