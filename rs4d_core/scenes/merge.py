@@ -193,24 +193,26 @@ def instances_of(views: list[View], links: list[tuple[View, View]]) -> list[tupl
     """What a group of views shows: geometry and score of one instance, rarely of more.
 
     Fragments are joined along the links between them; the score of a union is the mean of its fragments' weighted by
-    area. Whole views stand for themselves, best first; one that is covered by a better one goes. A whole view that
-    covers a union of fragments replaces it; one that is covered by it was itself no whole, and is added to it.
+    area. Whole views stand for themselves, best first; fragments and lesser views that they cover go. A view that
+    agrees with a fragment, but covers little of it, only seemed whole: the mask ended short of the border.
     """
     if len(views) == 1:
         return [(views[0].detection.geometry, views[0].detection.score)]
-    unions = [_union(part) for part in _connected([v for v in views if v.detection.fragment], links)]
+    fragments = {view for view in views if view.detection.fragment}
+    goes_on = {
+        whole
+        for pair in links
+        for whole, fragment in (pair, pair[::-1])
+        if whole not in fragments
+        and fragment in fragments
+        and not _covered(fragment.detection.geometry, whole.detection.geometry)
+    }
     wholes: list[tuple[MultiPolygon, float]] = []
-    for view in sorted((v for v in views if not v.detection.fragment), key=lambda v: v.order):
-        geometry, score = view.detection.geometry, view.detection.score
-        if any(_covered(geometry, by) for by, _ in wholes):
-            continue
-        unions = [union for union in unions if not _covered(union[0], geometry)]
-        around = next((k for k, (union, _) in enumerate(unions) if _covered(geometry, union)), None)
-        if around is None:
-            wholes.append((geometry, score))
-        else:
-            unions[around] = _mean([unions[around], (geometry, score)])
-    return wholes + unions
+    for view in sorted((v for v in views if v not in fragments | goes_on), key=lambda v: v.order):
+        if not any(_covered(view.detection.geometry, better) for better, _ in wholes):
+            wholes.append((view.detection.geometry, view.detection.score))
+    unions = [_union(part) for part in _connected([v for v in views if v in fragments | goes_on], links)]
+    return wholes + [union for union in unions if not any(_covered(union[0], whole) for whole, _ in wholes)]
 
 
 def agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -265,13 +267,10 @@ def _connected(views: list[View], links: list[tuple[View, View]]) -> list[list[V
 
 
 def _union(views: list[View]) -> tuple[MultiPolygon, float]:
-    return _mean([(view.detection.geometry, view.detection.score) for view in views])
-
-
-def _mean(scored: list[tuple[MultiPolygon, float]]) -> tuple[MultiPolygon, float]:
-    """Union of geometries and the mean of their scores, weighted by area."""
-    geometries, scores = zip(*scored, strict=True)
-    union = shapely.union_all(geometries) if len(geometries) > 1 else geometries[0]
+    """Union of views and the mean of their scores, weighted by area."""
+    geometries = np.array([view.detection.geometry for view in views])
+    scores = [view.detection.score for view in views]
+    union = shapely.union_all(geometries) if len(views) > 1 else geometries[0]
     return union, float(np.average(scores, weights=shapely.area(geometries)))
 
 

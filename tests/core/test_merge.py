@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,3 +119,119 @@ def test_tiled_is_untiled(scene, window_px, data):
 
     assert_same(found, expected)
     assert all(instance.geometry.is_valid for instance in found)
+
+
+# What a real model gets wrong.
+
+
+def seen(x0: float, y0: float, x1: float, y1: float, score: float, fragment: bool = False, label: int = 0) -> Detection:
+    return Detection(MultiPolygon([box(x0, y0, x1, y1)]), score, label, fragment)
+
+
+def from_two_windows(left: list[Detection], right: list[Detection]) -> list[MergedInstance]:
+    """Windows over columns 0..96 and 64..160 of a scene 96 pixels high."""
+    merger = SeamMerger(plan(160, 96, 96, 32), 160, 96)
+    found = merger.add(0, left) + merger.add(1, right)
+    assert merger.finish() == []
+    return sorted(found, key=lambda instance: instance.geometry.bounds)
+
+
+def test_of_two_whole_views_the_better_is_kept_and_once():
+    (kept,) = from_two_windows([seen(70, 10, 90, 30, 0.6)], [seen(71, 11, 91, 30, 0.8)])
+    assert kept.score == 0.8
+    assert kept.geometry.bounds == (71, 11, 91, 30)
+
+
+def test_a_whole_view_beats_a_fragment_of_itself_with_a_better_score():
+    (kept,) = from_two_windows([seen(80, 10, 95.5, 30, 0.9, fragment=True)], [seen(80, 10, 120, 30, 0.5)])
+    assert kept.geometry.bounds == (80, 10, 120, 30)
+
+
+def test_fragments_that_agree_only_roughly_are_one_instance():
+    left, right = seen(20, 10, 95.5, 30, 0.9, fragment=True), seen(64.5, 12, 150, 33, 0.6, fragment=True)
+    (kept,) = from_two_windows([left], [right])
+    assert kept.geometry.bounds == (20, 10, 150, 33)
+    assert 0.6 < kept.score < 0.9
+
+
+def test_fragments_of_two_classes_stay_apart():
+    found = from_two_windows(
+        [seen(20, 10, 95.5, 30, 0.9, fragment=True, label=0)], [seen(64.5, 10, 150, 30, 0.9, fragment=True, label=1)]
+    )
+    assert [instance.label for instance in found] == [0, 1]
+
+
+def test_neighbours_are_not_joined_by_a_mask_that_bleeds_across_the_wall():
+    houses = [seen(50, 10, 66, 30, 0.9), seen(66, 10, 90, 30, 0.8)]
+    bled = seen(64.5, 10, 90, 30, 0.7, fragment=True)
+    first, second = from_two_windows(houses, [bled])
+    assert first.geometry.bounds == (50, 10, 66, 30)
+    assert second.geometry.bounds == (66, 10, 90, 30)
+
+
+def test_a_view_that_ends_short_of_the_border_is_no_whole():
+    """A large roof across three windows; the middle one loses its last pixels and would seem complete."""
+    merger = SeamMerger(plan(224, 96, 96, 32), 224, 96)
+    found = merger.add(0, [seen(10, 10, 95.5, 80, 0.9, fragment=True)])
+    found += merger.add(1, [seen(68, 10, 155, 80, 0.95)])
+    found += merger.add(2, [seen(128.5, 10, 210, 80, 0.9, fragment=True)]) + merger.finish()
+    (roof,) = found
+    assert roof.geometry.bounds == (10, 10, 210, 80)
+
+
+def test_overlaps_inside_a_class_go_to_the_better_instance():
+    low, high = from_two_windows([seen(10, 10, 30, 30, 0.5), seen(25, 10, 45, 30, 0.9)], [])
+    assert low.geometry.bounds == (10, 10, 25, 30)
+    assert high.geometry.bounds == (25, 10, 45, 30)
+
+
+def test_an_instance_that_better_ones_cover_is_dropped():
+    part_of_a_roof, roof = seen(20, 20, 30, 30, 0.4), seen(10, 10, 60, 60, 0.9)
+    (kept,) = from_two_windows([part_of_a_roof, roof], [])
+    assert kept.geometry.bounds == (10, 10, 60, 60)
+
+
+def test_an_overlap_waits_for_a_better_instance_of_a_later_window():
+    cut, better = from_two_windows(
+        [seen(40, 10, 75, 30, 0.3), seen(60, 10, 95.5, 30, 0.8, fragment=True)], [seen(64.5, 10, 120, 30, 0.8, True)]
+    )
+    assert cut.geometry.bounds == (40, 10, 60, 30)
+    assert better.geometry.bounds == (60, 10, 120, 30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_nothing_overlaps_and_order_inside_a_window_does_not_matter(seed):
+    """Random boxes, many of which overlap: the result is the rule's, not the order's, and the merger forgets all."""
+    rng = np.random.default_rng(seed)
+    windows = plan(200, 160, 64, 20)
+    detections = []
+    for window in windows:
+        frame = box(*window.trusted_box(200, 160))
+        x, y = rng.uniform(window.col, window.col + 60, 12), rng.uniform(window.row, window.row + 60, 12)
+        shapes = shapely.intersection(shapely.box(x, y, x + rng.uniform(4, 30, 12), y + rng.uniform(4, 30, 12)), frame)
+        scores = rng.uniform(0, 1, 12)
+        detections.append(
+            [
+                Detection(MultiPolygon([shape]), float(score), int(rng.integers(2)), frame.boundary.intersects(shape))
+                for shape, score in zip(shapes, scores, strict=True)
+                if shape.geom_type == "Polygon"
+            ]
+        )
+
+    def run(ordered):
+        merger = SeamMerger(windows, 200, 160)
+        found = [instance for index, some in enumerate(ordered) for instance in merger.add(index, some)]
+        return sorted(found + merger.finish(), key=lambda instance: (instance.score, instance.geometry.wkt))
+
+    found = run(detections)
+    for label in range(CLASSES):
+        mine = np.array([instance.geometry for instance in found if instance.label == label])
+        assert shapely.is_valid(mine).all()
+        first, second = shapely.STRtree(mine).query(mine)
+        different = first < second
+        shared = shapely.area(shapely.intersection(mine[first[different]], mine[second[different]]))
+        assert shared.max(initial=0) < 1e-6
+    again = run([some[::-1] for some in detections])
+    assert [round(i.score, 9) for i in again] == [round(i.score, 9) for i in found]
+    assert [i.geometry.area for i in again] == [pytest.approx(i.geometry.area) for i in found]

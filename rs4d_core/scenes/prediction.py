@@ -1,0 +1,175 @@
+"""What a model sees in the windows of a scene: read, predicted and handed on in order, all at the same time."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rs4d_core.errors import OptionError
+from rs4d_core.models.instances import Instances
+from rs4d_core.models.segmenter import PIXEL_MEAN
+from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.windows import WINDOW_STEP_PX, Window
+from rs4d_core.scenes.worker import Worker
+
+GPU_BATCH = 8
+# Batches that are being read or predicted while one is being turned into polygons.
+AHEAD = 2
+# How long a cancelled run waits for the batch in hand; with the writing after it, cancelling takes less than 2 s.
+GRACE_S = 1.0
+_POLL_S = 0.05
+
+# A cancelled run may leave a prediction behind that is still computing. The next run of the process waits for it, since
+# neither a GPU's memory nor numba's threads are made for two.
+_MODEL = threading.Lock()
+
+
+class Predictor(Protocol):
+    """A model as the pipeline uses it; `models.checkpoint.LoadedModel` is one.
+
+    Attributes:
+        name, sha256: which model it is.
+        classes, colors: names and "#rrggbb", in the order of the labels.
+        resolution_m: smallest and largest ground size of a pixel, in metres.
+        window_px, overlap_px: how scenes are cut unless asked otherwise.
+        default_scores: the score below which an instance of a class is not shown unless asked otherwise.
+        device: where it computes, as torch names it.
+    """
+
+    name: str
+    sha256: str
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    resolution_m: tuple[float, float]
+    window_px: int
+    overlap_px: int
+    default_scores: tuple[float, ...]
+    device: str
+
+    def predict(self, images: Tensor) -> list[Instances]:
+        """The instances in each of `images (B, 3, H, W)`, float32 0..255 on the CPU, H and W multiples of 32."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in the window with this index; `valid (h, w)` bool is False where the scene has no data.
+
+    `instances` is None where the window has no data at all, and was not predicted.
+    """
+
+    index: int
+    instances: Instances | None
+    valid: np.ndarray
+
+
+class ScenePredictions:
+    """The predictions for the windows of a scene, in their order.
+
+    Reading the next windows, predicting, and what the caller does with the last ones go on side by side; a bounded
+    number of windows is held. `cancelled` is asked all the time; once it says so, the batch in hand is given
+    `GRACE_S` seconds, and the iteration ends.
+
+    Attributes:
+        model_seconds: time spent in the predictor so far.
+        interrupted: the iteration ended because it was cancelled.
+    """
+
+    def __init__(self, scene: Scene, predictor: Predictor, cancelled: Callable[[], bool]) -> None:
+        self.model_seconds = 0.0
+        self.interrupted = False
+        self._scene = scene
+        self._predictor = predictor
+        self._cancelled = cancelled
+        self._batch = 1 if predictor.device == "cpu" else GPU_BATCH
+
+    def of(self, windows: list[Window]) -> Iterator[Seen]:
+        """Predictions for `windows`, one by one.
+
+        Raises:
+            SceneError: the scene is damaged.
+            OptionError: a window does not fit into memory.
+        """
+        reader, model = Worker("rs4d-reader"), Worker("rs4d-model")
+        pending: deque[tuple[Future, Future]] = deque()
+        try:
+            for start in range(0, len(windows), self._batch):
+                indices = range(start, min(start + self._batch, len(windows)))
+                read = reader.submit(self._read, windows, indices)
+                pending.append((read, model.submit(self._predict, read)))
+                if len(pending) > AHEAD:
+                    yield from self._wait(pending.popleft()[1])
+                if self.interrupted:
+                    return
+            while pending and not self.interrupted:
+                yield from self._wait(pending.popleft()[1])
+        finally:
+            for futures in pending:
+                for future in futures:
+                    future.cancel()
+            # The scene may be closed next: nobody must be reading it. The model may go on by itself.
+            reader.close(wait=True)
+            model.close(wait=False)
+
+    def _wait(self, future: Future) -> list[Seen]:
+        """The result of a batch; nothing if the run is cancelled and the batch takes too long."""
+        while not self._cancelled():
+            if wait_for([future], timeout=_POLL_S).done:
+                return future.result()
+        self.interrupted = True
+        return future.result() if wait_for([future], timeout=GRACE_S).done else []
+
+    def _read(self, windows: list[Window], indices: range) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        return [(index, *self._scene.read(windows[index])) for index in indices]
+
+    def _predict(self, read: Future) -> list[Seen]:
+        batch = read.result()
+        images = [_padded(image, valid) for _, image, valid in batch if valid.any()]
+        with _MODEL:
+            if self.interrupted:
+                return []
+            started = time.perf_counter()
+            found = iter(_predict_in_memory(self._predictor, torch.from_numpy(np.stack(images))) if images else ())
+            self.model_seconds += time.perf_counter() - started
+        return [Seen(index, next(found) if valid.any() else None, valid) for index, _, valid in batch]
+
+
+def _padded(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """An image `(3, h, w)` on a blank ground, its sides multiples of 32."""
+    height, width = (-(-side // WINDOW_STEP_PX) * WINDOW_STEP_PX for side in valid.shape)
+    blank = np.array(PIXEL_MEAN, dtype=np.float32)[:, None, None]
+    padded = np.tile(blank, (1, height, width))
+    padded[:, : image.shape[1], : image.shape[2]] = np.where(valid, image, blank)
+    return padded
+
+
+def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
+    """Predictions for a batch, in halves where it does not fit into memory as a whole."""
+    try:
+        return predictor.predict(images)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        if len(images) == 1:
+            height, width = images.shape[-2:]
+            raise OptionError(
+                f"a window of {width} x {height} px does not fit into the memory of {predictor.device}: "
+                "choose a smaller window"
+            ) from error
+    # Outside of the handler, whose traceback holds on to the memory that is needed now.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(images) // 2
+    return _predict_in_memory(predictor, images[:half]) + _predict_in_memory(predictor, images[half:])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has a class for this on GPUs only.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
