@@ -1,0 +1,101 @@
+"""Measure a model on labelled images, by COCO's average precision of boxes and masks.
+
+    python training/evaluate.py --model MODEL --images DIR --annotations FILE [--json]
+    python training/evaluate.py --model MODEL --synthetic 50 [--json]
+
+Exit status: 0 done, 2 bad input.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from rs4d_core.datasets.coco import read_coco
+from rs4d_core.datasets.sample import Sample
+from rs4d_core.errors import OptionError, RS4DError
+from rs4d_core.evaluation.coco_metrics import CocoMetrics, measure
+from rs4d_core.evaluation.predict_samples import predict_samples
+from rs4d_core.finetuning.data import fresh_scenes
+from rs4d_core.models.checkpoint import LoadedModel, load_model
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="a model file")
+    parser.add_argument("--images", type=Path, help="the folder of the images")
+    parser.add_argument("--annotations", type=Path, help="their COCO file")
+    parser.add_argument(
+        "--classes",
+        default="",
+        metavar="A=B,C=D",
+        help="where names differ: the file's category A is the model's class B, and so on",
+    )
+    parser.add_argument("--synthetic", type=int, metavar="N", help="measure on N generated scenes instead")
+    parser.add_argument("--seed", type=int, default=20_000, help="of the generated scenes (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="of torch (default: as torch takes them)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def _class_map(text: str) -> dict[str, str]:
+    pairs = [entry.partition("=") for entry in text.split(",") if entry]
+    for name, equals, target in pairs:
+        if not (name and equals and target):
+            raise OptionError(f'--classes "{text}" is not of the form A=B,C=D')
+    return {name.strip(): target.strip() for name, _, target in pairs}
+
+
+def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
+    files = arguments.images is not None and arguments.annotations is not None
+    if files == (arguments.synthetic is not None):
+        raise OptionError("give either --images and --annotations, or --synthetic N")
+    card = model.card
+    if files:
+        return read_coco(arguments.annotations, arguments.images, card.classes, _class_map(arguments.classes))
+    if arguments.synthetic < 1:
+        raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
+    return fresh_scenes(arguments.synthetic, arguments.seed, card.window_px, card.resolution_m, card.classes)
+
+
+def _print(metrics: CocoMetrics) -> None:
+    print(f"{metrics.images} images{'box AP':>22}{'AP50':>8}{'mask AP':>10}{'AP50':>8}{'instances':>11}")
+    rows = [("all", metrics.box.ap, metrics.box.ap50, metrics.mask.ap, metrics.mask.ap50, None)] + [
+        (name, entry.box_ap, entry.box_ap50, entry.mask_ap, entry.mask_ap50, entry.instances)
+        for name, entry in metrics.by_class.items()
+        if entry.instances
+    ]
+    for name, *values, count in rows:
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        print(f"{name:<23}{cells[0]:>8}{cells[1]:>8}{cells[2]:>10}{cells[3]:>8}{'' if count is None else count:>11}")
+
+
+def main() -> int:
+    arguments = _arguments()
+    try:
+        if arguments.threads is not None:
+            if arguments.threads < 1:
+                raise OptionError(f"--threads is {arguments.threads}: give 1 or more")
+            torch.set_num_threads(arguments.threads)
+        model = load_model(arguments.model, arguments.device)
+        samples = _samples(arguments, model)
+        console = Console(stderr=True)
+        shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
+        metrics = measure(list(predict_samples(model.predict, shown)), samples, model.card.classes)
+    except RS4DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(metrics.to_json()))
+    else:
+        _print(metrics)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
