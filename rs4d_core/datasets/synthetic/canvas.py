@@ -57,7 +57,8 @@ class Canvas:
         self._shadow_draw.polygon(self._pixels(walls), fill=255)
 
     def shadow_inside(self, hole: np.ndarray, reach: np.ndarray) -> None:
-        """Add the shadow that the walls round `hole` throw into it; what falls elsewhere is covered by the roof."""
+        """Let light into a courtyard, but for the shadow of its walls. Elsewhere, that shadow lies under the roof."""
+        self._shadow_draw.polygon(self._pixels(hole), fill=0)
         following = np.roll(hole, -1, axis=0)
         for quad in np.stack([hole, following, following + reach, hole + reach], axis=1):
             self._shadow_draw.polygon(self._pixels(quad), fill=255)

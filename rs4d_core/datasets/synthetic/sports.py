@@ -8,7 +8,8 @@ from rs4d_core.datasets.synthetic.shapes import rectangle, stadium, turn
 from rs4d_core.datasets.synthetic.world import Thing
 
 COURTS: tuple[Color, ...] = (
-    (62, 92, 134), (76, 104, 150), (70, 116, 84), (86, 128, 92), (164, 96, 70), (176, 112, 82), (92, 84, 128), (110, 120, 118),
+    (62, 92, 134), (76, 104, 150), (70, 116, 84), (86, 128, 92), (164, 96, 70), (176, 112, 82),
+    (92, 84, 128), (110, 120, 118),
 )  # fmt: skip
 TRACKS: tuple[Color, ...] = ((166, 84, 66), (178, 98, 78), (148, 70, 60), (84, 100, 148), (140, 136, 134))
 _LINE: Color = (226, 226, 222)

@@ -9,7 +9,8 @@ from rs4d_core.datasets.synthetic.world import Thing
 
 PAINTS: tuple[Color, ...] = (
     (232, 232, 230), (238, 238, 238), (205, 208, 210), (176, 180, 184), (132, 136, 140), (84, 86, 90),
-    (44, 45, 48), (34, 35, 40), (150, 44, 38), (170, 60, 50), (52, 74, 120), (70, 98, 140), (186, 170, 130), (70, 90, 76),
+    (44, 45, 48), (34, 35, 40), (150, 44, 38), (170, 60, 50), (52, 74, 120), (70, 98, 140),
+    (186, 170, 130), (70, 90, 76),
 )  # fmt: skip
 _GLASS: Color = (40, 46, 54)
 
@@ -20,10 +21,8 @@ def car(rng: np.random.Generator, centre: np.ndarray, angle: float) -> Thing:
     color = pick_color(rng, PAINTS, 8)
     chamfer = 0.3
     x, y = length / 2, width / 2
-    body = np.array(
-        [(-x + chamfer, -y), (x - chamfer, -y), (x, -y + chamfer), (x, y - chamfer), (x - chamfer, y), (-x + chamfer, y),
-         (-x, y - chamfer), (-x, -y + chamfer)]
-    )  # fmt: skip
+    front = np.array([(x - chamfer, -y), (x, -y + chamfer), (x, y - chamfer), (x - chamfer, y)])
+    body = np.concatenate([front, -front])
     outline = turn(body, angle) + centre
     forward = turn(np.array([1.0, 0.0]), angle)
     windscreen = rectangle(centre + forward * length * 0.14, length * 0.13, width * 0.8, angle)

@@ -109,8 +109,9 @@ class World:
         for thing in self.things:
             if thing.height > 0:
                 canvas.shadow(thing.outline, self.sun * thing.height)
-                if thing.hole is not None:
-                    canvas.shadow_inside(thing.hole, self.sun * thing.height)
+        for thing in self.things:
+            if thing.hole is not None:
+                canvas.shadow_inside(thing.hole, self.sun * thing.height)
         canvas.cast_shadows(shadow_depth)
         for thing in sorted(self.things, key=lambda thing: thing.height):
             thing.draw(canvas)
