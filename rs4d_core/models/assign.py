@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.instances import Target
+from rs4d_core.ops.best_overlap import best_overlap
 
 # A box that lies this much inside an ignored region is no example of background.
 _IGNORED_SHARE = 0.5
@@ -37,23 +38,18 @@ def assign(
         target: the image's truth.
         positive_iou: overlap from which a box is positive.
         negative_iou: overlap under which a box is negative.
-        keep_best: also make each instance's best boxes positive, if their overlap reaches this.
+        keep_best: also make each instance's best box positive, if its overlap reaches this.
     """
     free = box_ops.covered(boxes_xyxy, target.ignore_xyxy) < _IGNORED_SHARE
     if not len(target.labels):
         nothing = torch.zeros_like(free)
         return Assignment(torch.zeros_like(free, dtype=torch.int64), nothing, free)
-    # (N, M): the reductions over the many boxes then run along memory.
-    overlaps = box_ops.iou(target.boxes_xyxy, boxes_xyxy)
-    best, truth = overlaps.max(0)
+    best, truth, best_of_instance, box_of_instance = best_overlap(boxes_xyxy, target.boxes_xyxy)
     positive = best >= positive_iou
     if keep_best is not None:
-        best_of_instance = overlaps.max(1).values
-        instance, box = torch.nonzero(
-            (overlaps == best_of_instance[:, None]) & (best_of_instance[:, None] >= keep_best), as_tuple=True
-        )
-        truth[box] = instance
-        positive[box] = True
+        reached = torch.nonzero(best_of_instance >= keep_best).squeeze(1)
+        truth[box_of_instance[reached]] = reached
+        positive[box_of_instance[reached]] = True
     return Assignment(truth, positive, (best < negative_iou) & ~positive & free)
 
 
