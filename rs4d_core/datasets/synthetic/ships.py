@@ -1,5 +1,7 @@
 """Ships and boats from above."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from rs4d_core.datasets.synthetic.buildings import pick_color
@@ -116,7 +118,7 @@ def wake(world: World, centre: np.ndarray, length: float, angle: float, water: C
     start, end = length * rng.uniform(0.05, 0.09), length * rng.uniform(0.08, 0.16)
     strength = rng.uniform(0.3, 0.75)
     edges = np.linspace(0, 1, 9)
-    for near, far in zip(edges[:-1], edges[1:], strict=True):
+    for near, far in pairwise(edges):
         foam = strength * (1 - near) ** 1.5
         color = tuple((np.array(water) * (1 - foam) + np.array((212, 222, 222)) * foam).tolist())
         left, right = [], []
