@@ -1,0 +1,393 @@
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from rs4d_core.datasets.sample import Sample
+from rs4d_core.errors import DatasetError, RecipeError
+from rs4d_core.finetuning.checkpoint import CheckpointError, checkpoints
+from rs4d_core.finetuning.data import fresh_scenes, load_batches, open_data
+from rs4d_core.finetuning.loop import DivergedError, train
+from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
+from rs4d_core.finetuning.recipe_file import differences, read_recipe, recipe_to_toml
+from rs4d_core.finetuning.schedule import WeightAverage, build_optimizer, learning_rate
+from rs4d_core.finetuning.splits import split
+from rs4d_core.models.checkpoint import read_card
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED_RECIPE = ROOT / "training" / "recipes" / "tiny.toml"
+RECIPE = """
+[model]
+name = "squares"
+preset = "tiny"
+classes = ["building", "ship"]
+colors = ["#ff0000", "#0000ff"]
+resolution_m = [0.3, 1.0]
+
+[[datasets]]
+kind = "coco"
+name = "squares"
+annotations = "squares.json"
+images = "images"
+weight = 1
+scale = [0.8, 1.25]
+licence = "generated"
+held_back = { count = 2, seed = 3 }
+
+[optimization]
+image_size = 64
+batch = 2
+steps = 14
+lr = 1e-3
+warmup_steps = 3
+precision = "32"
+seed = 5
+
+[evaluation]
+every = 7
+
+[running]
+checkpoint_steps = 3
+log_every = 1
+threads = 1
+workers = 0
+accelerator = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Eight images of 80 x 64 pixels, each with bright squares (buildings) on a dark ground."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 9):
+        picture = Image.fromarray(rng.integers(20, 60, (64, 80, 3), dtype=np.uint8))
+        for x in (5, 45):
+            y = int(rng.integers(5, 35))
+            ImageDraw.Draw(picture).rectangle((x, y, x + 23, y + 23), (200, 180, 160))
+            ring = [x, y, x + 24, y, x + 24, y + 24, x, y + 24]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [x, y, 24, 24],
+                    "segmentation": [ring],
+                    "area": 576,
+                    "iscrowd": 0,
+                }
+            )
+        picture.save(folder / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 80, "height": 64})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "building"}]}
+    (folder / "squares.json").write_text(json.dumps(content))
+    (folder / "squares.toml").write_text(RECIPE)
+    return folder
+
+
+def recipe_of(data: Path, *overrides: str) -> Recipe:
+    return read_recipe(data / "squares.toml", overrides)
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timings = ("images_per_second", "seconds")
+    return [{key: value for key, value in line.items() if key not in timings} for line in lines]
+
+
+# The recipe
+
+
+def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
+    recipe = read_recipe(SHIPPED_RECIPE, ["optimization.lr=1e-5", "model.preset=small", "datasets.nwpu.weight=2"])
+    assert recipe.optimization.lr == 1e-5
+    assert recipe.model.preset == "small"
+    (tmp_path / "again.toml").write_text(recipe_to_toml(recipe))
+    assert read_recipe(tmp_path / "again.toml") == recipe
+    assert differences(read_recipe(SHIPPED_RECIPE), recipe) == [
+        "datasets.nwpu.weight",
+        "model.preset",
+        "optimization.lr",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimization.warmup_step=3", 'unknown setting "optimization.warmup_step"; did you mean "warmup_steps"?'),
+        ("datasets.square.weight=2", 'did you mean "squares"?'),
+        ("optimization.batch=two", "optimization.batch is 'two': it must be of type int"),
+        ("optimization.image_size=100", "give a multiple of 32"),
+        ("optimization.precision=16", "optimization.precision"),
+        ("evaluation.every=0", "give 1 step or more"),
+        ("datasets.squares.scale=[2.0, 1.0]", "the smaller first"),
+        ("datasets.squares.held_back={count=2, place='a'}", "held_back needs either count, or place and block"),
+        ("datasets.squares.class_map={house='hut'}", '"hut", which is not in model.classes'),
+        ("running.devices=3", "must be a multiple of running.devices"),
+        ("optimization", "section.setting=value"),
+    ],
+)
+def test_a_wrong_setting_is_named(data, override, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe_of(data, override)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_and_a_missing_file_are_named(data, tmp_path):
+    (tmp_path / "short.toml").write_text(RECIPE.replace('licence = "generated"', ""))
+    with pytest.raises(RecipeError, match=r'lacks the setting "datasets\.squares\.licence"'):
+        read_recipe(tmp_path / "short.toml")
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*nowhere\.toml"):
+        read_recipe(tmp_path / "nowhere.toml")
+
+
+# Splits and data
+
+
+def tiles() -> list[Sample]:
+    return [
+        Sample(Path(f"tile_x{x}_y{y}.png"), 256, 256, 0, (), (True,))
+        for x in range(0, 1280, 256)
+        for y in (0, 256, 512)
+    ]
+
+
+def test_a_split_by_number_is_the_same_each_time_and_loses_nothing():
+    training, kept = split("tiles", tiles(), HeldBack(count=4, seed=1))
+    again = split("tiles", tiles(), HeldBack(count=4, seed=1))
+    assert [[s.image for s in part] for part in again] == [[s.image for s in part] for part in (training, kept)]
+    assert len(kept) == 4
+    assert {s.image for s in training} | {s.image for s in kept} == {s.image for s in tiles()}
+
+
+def test_a_split_by_place_drops_the_neighbours_of_its_block():
+    where = HeldBack(place=r"x(\d+)_y(\d+)", block=(0, 0, 256, 512), margin=512)
+    training, kept = split("tiles", tiles(), where)
+    assert {s.image.name for s in kept} == {"tile_x0_y0.png", "tile_x0_y256.png"}
+    # Of the tiles 512 px wide, those at x = 768 are the first that share no ground with the block.
+    assert {s.image.name for s in training if "_y0" in s.image.name} == {"tile_x768_y0.png", "tile_x1024_y0.png"}
+
+
+def test_a_split_that_leaves_nothing_is_an_error():
+    with pytest.raises(DatasetError, match="no image of 15 is left"):
+        split("tiles", tiles(), HeldBack(count=15))
+    with pytest.raises(DatasetError, match="finds no place in the file name"):
+        split("tiles", tiles(), HeldBack(place=r"a(\d+)b(\d+)", block=(0, 0, 1, 1)))
+
+
+def test_the_views_of_a_step_do_not_depend_on_where_the_run_started_or_on_the_processes(data):
+    recipe = recipe_of(data)
+    run_data = open_data(recipe, data)
+    batches = load_batches(run_data, recipe, first_step=0)
+    first, second = next(batches), next(batches)
+    images, targets = next(load_batches(run_data, recipe, first_step=1))
+    assert torch.equal(images, second[0])
+    assert not torch.equal(images, first[0])
+    for target, expected in zip(targets, second[1], strict=True):
+        assert torch.equal(target.masks, expected.masks)
+        assert torch.equal(target.boxes_xyxy, expected.boxes_xyxy)
+    parts = [next(load_batches(run_data, recipe, 1, rank, ranks=2)) for rank in range(2)]
+    assert torch.equal(torch.cat([part[0] for part in parts]), images)
+
+
+def test_an_unreadable_image_is_one_clear_line(data, tmp_path):
+    recipe = recipe_of(data, "running.workers=1")
+    for path in (data / "images").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:200])
+    (tmp_path / "squares.json").write_text((data / "squares.json").read_text())
+    run_data = open_data(recipe_of(data, "datasets.squares.images=."), tmp_path)
+    with pytest.raises(DatasetError) as caught:
+        next(load_batches(run_data, recipe, 0))
+    assert "\n" not in str(caught.value)
+
+
+def test_held_back_scenes_are_the_same_for_a_seed():
+    classes = read_recipe(SHIPPED_RECIPE).model.classes
+    one, same, other = (fresh_scenes(1, seed, 64, (0.3, 0.5), classes)[0] for seed in (1, 1, 2))
+    assert one.image == same.image
+    assert one.image != other.image
+
+
+# Schedule
+
+
+def test_the_learning_rate_rises_then_falls_to_its_end():
+    settings = Optimization(64, 2, steps=110, lr=1.0, warmup_steps=10, final_lr=0.01)
+    rates = [learning_rate(step, settings) for step in range(111)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[60] == pytest.approx((1 + 0.01) / 2)
+    assert rates[110] == pytest.approx(0.01)
+
+
+def test_only_weight_matrices_decay():
+    class Scan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.A_log, self.D = nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(4))
+            self.proj, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    model = Scan()
+    decayed, kept = build_optimizer(model, Optimization(64, 2, steps=400, lr=1.0)).param_groups
+    assert decayed["weight_decay"] == 0.05
+    assert [id(p) for p in decayed["params"]] == [id(model.proj.weight)]
+    assert kept["weight_decay"] == 0
+    assert len(kept["params"]) == 5
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, decay=0.99)
+    nn.init.ones_(model.weight)
+    average.update(model, 0)
+    assert average.model.weight.item() == pytest.approx(0.9)
+    nn.init.zeros_(model.weight)
+    average.update(model, 100_000)
+    assert average.model.weight.item() == pytest.approx(0.9 * 0.99)
+
+
+# The loop
+
+
+def finetune_command(data: Path, runs: Path) -> subprocess.Popen:
+    command = [sys.executable, ROOT / "training" / "finetune.py", data / "squares.toml", "--data", data, "--runs", runs]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> None:
+    deadline = time.monotonic() + 120
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count('"grad_norm"') >= steps):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_run_that_is_killed_and_stopped_ends_as_the_unbroken_one(data, tmp_path):
+    threads = torch.get_num_threads()
+    whole = train(recipe_of(data), data, tmp_path / "whole" / "squares")
+    folder = tmp_path / "broken" / "squares"
+
+    killed = finetune_command(data, tmp_path / "broken")
+    wait_for_steps(killed, folder, 5)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (folder / "final.safetensors").exists()
+
+    stopped = finetune_command(data, tmp_path / "broken")
+    wait_for_steps(stopped, folder, 9)
+    stopped.terminate()
+    errors = stopped.communicate()[1]
+    done = [line["step"] for line in metrics_of(folder)][-1]
+    assert stopped.returncode == (130 if done < 14 else 0), errors
+    assert "Traceback" not in errors
+    if done < 14:
+        # Stopped, unlike killed, it loses no step.
+        assert checkpoints(folder / "checkpoints")[-1].name == f"step-{done:09d}.safetensors"
+
+    result = train(recipe_of(data, "running.log_every=1"), data, folder)
+    torch.set_num_threads(threads)
+    assert metrics_of(folder) == metrics_of(whole.folder)
+    assert result.metrics == whole.metrics
+    assert result.final.read_bytes() == whole.final.read_bytes()
+
+    losses = [line["loss"] for line in metrics_of(folder) if "loss" in line]
+    assert len(losses) == 14
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    card = read_card(result.final)
+    assert card.training_data == ({"name": "squares", "licence": "generated"},)
+    assert card.metrics["squares"]["images"] == 2
+    assert not math.isnan(card.metrics["all"]["box"]["ap50"])
+
+
+@pytest.fixture(scope="module")
+def short_run(data, tmp_path_factory) -> Path:
+    """The folder of a finished run of two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    train(recipe_of(data, "optimization.steps=2", "optimization.warmup_steps=1"), data, folder)
+    return folder
+
+
+def test_a_run_folder_takes_no_other_recipe_but_another_way_of_running(data, short_run):
+    recipe = "optimization.steps=2", "optimization.warmup_steps=1"
+    with pytest.raises(RecipeError, match=r"other settings \(optimization\.lr\)"):
+        train(recipe_of(data, *recipe, "optimization.lr=1e-4"), data, short_run)
+    again = train(recipe_of(data, *recipe, "running.checkpoint_steps=9"), data, short_run)
+    assert again.step == 2
+    assert again.final == short_run / "final.safetensors"
+
+
+def test_a_damaged_checkpoint_says_what_to_do(data, short_run, tmp_path):
+    newest = checkpoints(short_run / "checkpoints")[-1]
+    damaged = tmp_path / "run" / "checkpoints" / newest.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="is damaged: remove it to go on from the one before"):
+        train(recipe_of(data), data, tmp_path / "run")
+
+
+def test_a_run_that_diverges_gives_up(data, tmp_path):
+    recipe = recipe_of(data, "optimization.steps=40", "optimization.lr=1e30", "optimization.clip_norm=1e30")
+    with pytest.raises(DivergedError, match=r"20 steps in a row, .* lower optimization\.lr"):
+        train(recipe, data, tmp_path / "run")
+    assert "skipped: not finite" in (tmp_path / "run" / "log.txt").read_text()
+
+
+# The commands
+
+
+def main_of(script: str):
+    spec = importlib.util.spec_from_file_location(f"training_{script}", ROOT / "training" / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def run_main(monkeypatch, script: str, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    return main_of(script)()
+
+
+def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsys):
+    arguments = "--model", short_run / "final.safetensors", "--images", data / "images"
+    arguments += "--annotations", data / "squares.json", "--json"
+    assert run_main(monkeypatch, "evaluate", *arguments) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["images"] == 8
+    assert 0 <= figures["mask"]["ap50"] <= 1
+    assert figures["box"]["large"] is None
+    assert figures["by_class"]["building"]["instances"] == 16
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("finetune", ["nowhere.toml", "--data", "."], "cannot read the recipe nowhere.toml"),
+        ("finetune", ["{data}/squares.toml", "--data", "{data}/nowhere", "--runs", "{tmp}"], "squares.json"),
+        ("evaluate", ["--model", "nowhere.safetensors", "--synthetic", "1"], "nowhere.safetensors"),
+        ("evaluate", ["--model", "{run}/final.safetensors"], "give either --images and --annotations, or --synthetic"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(
+    script, arguments, message, data, short_run, tmp_path, monkeypatch, capsys
+):
+    arguments = [argument.format(data=data, run=short_run, tmp=tmp_path) for argument in arguments]
+    assert run_main(monkeypatch, script, *arguments) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert message in errors[0]
