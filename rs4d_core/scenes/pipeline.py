@@ -1,0 +1,277 @@
+"""A scene in, a layer of instance polygons out: reader, windows, predictor, polygons, seams, writer.
+
+All of it streams. What is held is a bounded number of windows and the instances on the frontier between windows done
+and windows to do, so memory does not grow with the scene.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from rs4d_core.errors import OptionError
+from rs4d_core.models.instances import Instances
+from rs4d_core.scenes.areal import multipolygons
+from rs4d_core.scenes.merge import MergedInstance, SeamMerger
+from rs4d_core.scenes.polygonize import polygonize
+from rs4d_core.scenes.prediction import Predictor, ScenePredictions
+from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.windows import Window, plan
+from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
+
+# Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,
+# and takes away most of the points.
+SIMPLIFY_PX = 0.3
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What to segment, and how; None leaves a choice to the scene or the model.
+
+    Attributes:
+        bands: three band numbers from 1, or one for all three.
+        resolution_m: metres in a pixel of the model's grid.
+        bbox, bbox_crs: west, south, east, north of the part to segment, and their CRS (by default the scene's).
+        window_px, overlap_px: size and overlap of the windows.
+        score: least score, for all classes, 0..1.
+        classes: names of the classes to keep.
+        regularize: straighten outlines, buildings to right angles.
+    """
+
+    bands: tuple[int, ...] | None = None
+    resolution_m: float | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    window_px: int | None = None
+    overlap_px: int | None = None
+    score: float | None = None
+    classes: tuple[str, ...] | None = None
+    regularize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not 0 <= self.score <= 1:
+            raise OptionError(f"least score {self.score:g}: it must lie between 0 and 1")
+
+    def least_scores(self, predictor: Predictor) -> np.ndarray:
+        """The score that an instance of each class needs; infinite for classes that are not wanted.
+
+        Raises:
+            OptionError: the model does not know one of `classes`.
+        """
+        known = predictor.classes
+        unknown = [name for name in self.classes or () if name not in known]
+        if unknown:
+            raise OptionError(
+                f"class {unknown[0]!r} is not known to model {predictor.name}: it finds {', '.join(known)}"
+            )
+        scores = np.array(predictor.default_scores if self.score is None else [self.score] * len(known), dtype=float)
+        if self.classes is not None:
+            scores[[name not in self.classes for name in known]] = np.inf
+        return scores
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        windows_done, windows: of the scene.
+        instances: that are final so far.
+        seconds_left: an estimate.
+    """
+
+    windows_done: int
+    windows: int
+    instances: int
+    seconds_left: float
+
+    @property
+    def fraction(self) -> float:
+        """Of the windows, 0..1."""
+        return self.windows_done / self.windows
+
+    @property
+    def message(self) -> str:
+        """One line for a person."""
+        return f"{self.windows_done} of {self.windows} windows, {self.instances} instances"
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What a run did.
+
+    Attributes:
+        output: the file that was written.
+        instances, by_class: how many, in all and for each class that was looked for.
+        windows: how many were done, those without data among them.
+        seconds: in all, of which `model_seconds` in the predictor.
+        device: where it was computed.
+        peak_rss_mb: the most memory that this process has ever held, in MiB.
+        interrupted: it was cancelled, and `output` holds what was found until then. A prediction may still be running
+            in the background; a program that wants to end now should not wait for it.
+        notes: what the user should know of how the scene was read.
+    """
+
+    output: Path
+    instances: int
+    by_class: dict[str, int]
+    windows: int
+    seconds: float
+    model_seconds: float
+    device: str
+    peak_rss_mb: float
+    interrupted: bool
+    notes: tuple[str, ...]
+
+
+def segment_scene(
+    scene_path: Path | str,
+    output_path: Path,
+    predictor: Predictor,
+    options: SegmentOptions,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_features: Callable[[list[Feature]], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> SegmentResult:
+    """Finds the instances in a scene and writes them to `output_path`, whose suffix picks the format.
+
+    Args:
+        on_progress: told after each window.
+        on_features: told the instances, in the scene's CRS, as they become final.
+        cancelled: asked all the time, from the calling thread. Once it says True the run ends within 2 seconds, and
+            what the finished windows showed is written.
+
+    Raises:
+        OptionError, SceneError, OutputError: nothing is left at `output_path` that was not there before.
+    """
+    started = time.perf_counter()
+    least_scores = options.least_scores(predictor)
+    with Scene.open(
+        scene_path, options.bands, predictor.resolution_m, options.resolution_m, options.bbox, options.bbox_crs
+    ) as scene:
+        windows = plan(
+            scene.width,
+            scene.height,
+            predictor.window_px if options.window_px is None else options.window_px,
+            predictor.overlap_px if options.overlap_px is None else options.overlap_px,
+        )
+        merger = SeamMerger(windows, scene.width, scene.height, _outlines(options, predictor))
+        predictions = ScenePredictions(scene, predictor, cancelled)
+        counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
+        done = 0
+        run = _record(scene, windows[0], predictor, options, least_scores)
+        with open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run) as writer:
+
+            def write(merged: list[MergedInstance]) -> None:
+                features = _features(merged, scene, predictor.classes)
+                if features:
+                    counts.update(feature.class_name for feature in features)
+                    writer.add(features)
+                    if on_features:
+                        on_features(features)
+
+            for seen in predictions.of(windows):
+                detections = []
+                if seen.instances is not None:
+                    instances = _wanted(seen.instances, least_scores)
+                    detections = polygonize(instances, windows[seen.index], scene.width, scene.height, seen.valid)
+                write(merger.add(seen.index, detections))
+                done += 1
+                if on_progress:
+                    left = (time.perf_counter() - started) / done * (len(windows) - done)
+                    on_progress(Progress(done, len(windows), counts.total(), left))
+            write(merger.finish())
+            writer.close(time.perf_counter() - started)
+    return SegmentResult(
+        Path(output_path),
+        counts.total(),
+        dict(counts),
+        done,
+        time.perf_counter() - started,
+        predictions.model_seconds,
+        predictor.device,
+        _peak_rss_mb(),
+        predictions.interrupted,
+        tuple(scene.notes),
+    )
+
+
+def _record(
+    scene: Scene, window: Window, predictor: Predictor, options: SegmentOptions, least_scores: np.ndarray
+) -> RunRecord:
+    """All that the result depends on, as it was in the end: options with the choices of scene and model filled in."""
+    run, started = RunRecord.new_id()
+    path = Path(scene.path)
+    parameters = {
+        **asdict(options),
+        **scene.record,
+        "window": [window.width, window.height],
+        "overlap_px": predictor.overlap_px if options.overlap_px is None else options.overlap_px,
+        "least_scores": {
+            name: float(least) for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1
+        },
+        "notes": list(scene.notes),
+    }
+    return RunRecord(
+        run,
+        started,
+        predictor.name,
+        predictor.sha256,
+        parameters,
+        str(path.resolve() if path.exists() else scene.path),  # GDAL also opens what is no path
+        scene.source_width,
+        scene.source_height,
+        tuple(scene.source_transform)[:6],
+        predictor.device,
+    )
+
+
+def _wanted(instances: Instances, least_scores: np.ndarray) -> Instances:
+    """The instances whose score suffices for their class."""
+    keep = instances.scores.numpy() >= least_scores[instances.labels.numpy()]
+    indices = np.flatnonzero(keep)
+    return Instances(
+        instances.boxes_xyxy[indices],
+        instances.scores[indices],
+        instances.labels[indices],
+        [instances.masks[i] for i in indices],
+    )
+
+
+def _outlines(options: SegmentOptions, predictor: Predictor) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives merged geometries their final shape, still in pixels of the model's grid."""
+
+    def simplified(geometries: np.ndarray) -> np.ndarray:
+        # Simplification starts at a ring's first point: put it where it does not depend on the windows.
+        return shapely.simplify(shapely.normalize(geometries), SIMPLIFY_PX)
+
+    return simplified
+
+
+def _features(merged: list[MergedInstance], scene: Scene, classes: tuple[str, ...]) -> list[Feature]:
+    """Merged instances as features in the scene's CRS."""
+    geometries = np.array([instance.geometry for instance in merged], dtype=object)
+    a, b, c, d, e, f = scene.transform[:6]
+    to_ground = np.array([[a, d], [b, e]])
+    placed = multipolygons(shapely.transform(geometries, lambda points: points @ to_ground + (c, f)))
+    return [
+        Feature(geometry, classes[instance.label], instance.score, scene.area_m2(geometry))
+        for geometry, instance in zip(placed, merged, strict=True)
+    ]
+
+
+def _peak_rss_mb() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

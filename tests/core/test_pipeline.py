@@ -1,0 +1,201 @@
+"""Scenes to layers, end to end, with a predictor that is always right."""
+
+import threading
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+import torch
+from affine import Affine
+from perfect import ColorPredictor, cover, paint, write_raster
+from shapely import affinity, box
+
+from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
+
+UTM = "EPSG:32636"
+PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)
+
+# In pixels of a scene of 300 x 200: most are cut by seams of 64-pixel windows, some are larger than a window.
+SHAPES = {
+    "red": [
+        box(20, 20, 270, 120) - box(40, 35, 250, 105),
+        *(box(10 + 14 * k, 150, 22 + 14 * k, 180) for k in range(12)),
+    ],
+    "green": [affinity.rotate(box(60, 54, 230, 62), 8), shapely.Point(150, 88).buffer(9), box(270, 170, 300, 200)],
+    "blue": [shapely.Point(240, 155).buffer(30, quad_segs=32)],
+}
+
+
+def paint_shapes(width=300, height=200) -> np.ndarray:
+    return paint(
+        [cover(shape, label, width, height) for label, shapes in enumerate(SHAPES.values()) for shape in shapes],
+        width,
+        height,
+    )
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return write_raster(tmp_path_factory.mktemp("scene") / "scene.tif", paint_shapes(), UTM, PLACE)
+
+
+def read(path) -> gpd.GeoDataFrame:
+    return gpd.read_file(path, layer="instances")
+
+
+def in_pixels(layer: gpd.GeoDataFrame, class_name: str) -> np.ndarray:
+    geometries = layer[layer["class"] == class_name].geometry
+    return np.array(geometries.affine_transform((~PLACE).to_shapely()), dtype=object)
+
+
+def assert_found(layer: gpd.GeoDataFrame, shapes: dict) -> None:
+    """Every shape once, its outline right to a fraction of a pixel, and nothing else."""
+    assert len(layer) == sum(map(len, shapes.values()))
+    assert layer.geometry.is_valid.all()
+    assert set(layer.geom_type) == {"MultiPolygon"}
+    for class_name, truths in shapes.items():
+        found = in_pixels(layer, class_name)
+        assert len(found) == len(truths)
+        for truth in truths:
+            best = found[shapely.area(shapely.intersection(found, truth)).argmax()]
+            assert shapely.hausdorff_distance(best.boundary, truth.boundary) < 1.0
+            assert best.symmetric_difference(truth).area < 0.1 * truth.boundary.length
+
+
+def test_a_scene_becomes_a_layer(scene, tmp_path):
+    told, steps = [], []
+    result = segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions(), steps.append, told.extend)
+    layer = read(tmp_path / "out.gpkg")
+    assert layer.crs == UTM
+    assert_found(layer, SHAPES)
+    assert layer["area_m2"].to_numpy() == pytest.approx(layer.geometry.area.to_numpy(), rel=2e-3)
+    assert result.by_class == {name: len(shapes) for name, shapes in SHAPES.items()}
+    assert result.instances == len(layer) == len(told)
+    assert (result.interrupted, result.device, result.windows) == (False, "cpu", 6 * 4)
+    assert [step.windows_done for step in steps] == list(range(1, 25))
+    assert steps[-1].fraction == 1
+    assert steps[-1].seconds_left == 0
+    assert 0 < result.model_seconds < result.seconds
+    assert result.peak_rss_mb > 10
+
+
+@pytest.mark.parametrize(("window_px", "overlap_px"), [(320, 16), (96, 72), (32, 16)])
+def test_windows_make_no_difference(scene, tmp_path, window_px, overlap_px):
+    options = SegmentOptions(window_px=window_px, overlap_px=overlap_px)
+    segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), options)
+    assert_found(read(tmp_path / "out.gpkg"), SHAPES)
+
+
+def test_there_are_no_polygons_where_there_is_no_data(tmp_path):
+    picture = paint_shapes()
+    alpha = np.full((1, 200, 300), 255, np.uint8)
+    alpha[:, :, :130] = 0
+    scene = write_raster(tmp_path / "scene.tif", np.concatenate([picture, alpha]), UTM, PLACE, alpha="yes")
+    predictor = ColorPredictor()
+    result = segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions())
+    found = np.array(read(tmp_path / "out.gpkg").geometry.affine_transform((~PLACE).to_shapely()), dtype=object)
+    assert shapely.area(shapely.intersection(found, box(0, 0, 129.5, 200))).max() < 1e-6
+    court = SHAPES["red"][0] & box(130, 0, 300, 200)
+    assert max(shapely.area(shapely.intersection(found, court))) > 0.99 * court.area
+    assert result.windows == 24
+    assert predictor.images_seen == 16  # the two columns of windows without data cost nothing
+
+
+def test_score_and_classes_choose(scene, tmp_path):
+    options = SegmentOptions(classes=("green", "blue"))
+    result = segment_scene(scene, tmp_path / "two.gpkg", ColorPredictor(), options)
+    assert result.by_class == {"green": 3, "blue": 1}
+    assert set(read(tmp_path / "two.gpkg")["class"]) == {"green", "blue"}
+    result = segment_scene(scene, tmp_path / "none.gpkg", ColorPredictor(), SegmentOptions(score=0.95))
+    assert result.instances == 0
+    assert len(read(tmp_path / "none.gpkg")) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ("green", "bridge")}, "'bridge'.*red, green, blue"),
+        ({"score": 1.5}, "between 0 and 1"),
+        ({"window_px": 64, "overlap_px": 64}, "not smaller"),
+        ({"window_px": 50}, "multiple of 32"),
+    ],
+)
+def test_options_that_cannot_work_leave_no_file(scene, tmp_path, options, words):
+    with pytest.raises(OptionError, match=words):
+        segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scene_that_breaks_off_leaves_no_file(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (3, 512, 512), dtype=np.uint8)
+    scene = write_raster(tmp_path / "scene.tif", picture, UTM, PLACE, tiled=True)
+    with scene.open("r+b") as file:
+        file.truncate(scene.stat().st_size * 2 // 3)
+    with pytest.raises(SceneError):
+        segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions())
+    assert list(tmp_path.iterdir()) == [scene]
+
+
+class Stuck(ColorPredictor):
+    """Predicts two rows of windows, and then computes for as long as the test lasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.stuck, self.done = threading.Event(), threading.Event()
+
+    def predict(self, images):
+        if self.images_seen >= 12:
+            self.stuck.set()
+            self.done.wait(60)
+        return super().predict(images)
+
+
+def test_cancelling_does_not_wait_for_the_model_and_keeps_what_is_finished(scene, tmp_path):
+    predictor, told = Stuck(), []
+    try:
+        result = segment_scene(
+            scene, tmp_path / "out.gpkg", predictor, SegmentOptions(), None, told.extend, predictor.stuck.is_set
+        )
+    finally:
+        predictor.done.set()
+    assert result.interrupted
+    assert result.windows < 24
+    layer = read(tmp_path / "out.gpkg")
+    assert result.instances == len(layer) == len(told)
+    (disc,) = (shape for shape in SHAPES["green"] if shape.contains(shapely.Point(150, 88)))
+    assert max(shapely.area(shapely.intersection(in_pixels(layer, "green"), disc))) > 0.98 * disc.area
+
+
+class SmallMemory(ColorPredictor):
+    """A GPU that holds `room` images."""
+
+    def __init__(self, room: int):
+        super().__init__(device="cuda:0")
+        self.room = room
+
+    def predict(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().predict(images)
+
+
+def test_batches_that_do_not_fit_into_memory_are_halved(scene, tmp_path):
+    segment_scene(scene, tmp_path / "out.gpkg", SmallMemory(room=3), SegmentOptions())
+    assert_found(read(tmp_path / "out.gpkg"), SHAPES)
+    with pytest.raises(OptionError, match="64 x 64 px does not fit"):
+        segment_scene(scene, tmp_path / "never.gpkg", SmallMemory(room=0), SegmentOptions())
+    assert not (tmp_path / "never.gpkg").exists()
+
+
+def test_a_fault_of_the_model_comes_through_and_leaves_an_existing_layer_alone(scene, tmp_path):
+    class Broken(ColorPredictor):
+        def predict(self, images):
+            raise RuntimeError("a bug")
+
+    segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions())
+    before = (tmp_path / "out.gpkg").read_bytes()
+    with pytest.raises(RuntimeError, match="a bug"):
+        segment_scene(scene, tmp_path / "out.gpkg", Broken(), SegmentOptions())
+    assert (tmp_path / "out.gpkg").read_bytes() == before
