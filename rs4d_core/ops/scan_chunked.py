@@ -1,8 +1,8 @@
 """Selective scan in plain torch, for devices and dtypes that have no kernel of their own.
 
 The sequence is cut into segments, walked one after the other so that memory stays that of one segment, and each segment
-into a square of pieces x steps. All pieces advance together, each from a zero state; then one walk along the pieces hands
-on what each passes to the next. A segment so takes about 2 sqrt(SEGMENT) operations in a row instead of SEGMENT.
+into a square of pieces x steps. All pieces advance together, each from a zero state; then one walk along the pieces
+hands on what each passes to the next. A segment so takes about 2 sqrt(SEGMENT) operations in a row instead of SEGMENT.
 
 It is stable: the decay from the start of a piece to a step is the exponential of the (negative) sum of the exponents in
 between. The textbook form `exp(S_t) * cumsum(x_s * exp(-S_s))` overflows where the sums grow.
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-PIECE = 32
+PIECE = 16
 SEGMENT = PIECE * PIECE
 
 # exp(-80): what remains of a state after such a decay is lost in rounding, and going further down would fill the states
@@ -22,10 +22,12 @@ _SMALLEST_EXPONENT = -80.0
 
 
 def scan_chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The selective scan (see `selective_scan`) in the dtype of the arguments. Differentiable.
+    """The selective scan (see `selective_scan`), computed in float32, or in float64 where u is. Differentiable.
 
     The backward pass recomputes each segment from the state at its start.
     """
+    precision = torch.float64 if u.dtype == torch.float64 else torch.float32
+    u, delta, A, B, C, D = (tensor.to(precision) for tensor in (u, delta, A, B, C, D))
     batch, length, channels = u.shape
     state = u.new_zeros(batch, channels, A.shape[1])
     outputs = []

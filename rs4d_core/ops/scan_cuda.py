@@ -6,7 +6,7 @@ from rs4d_core.errors import OptionError
 
 
 def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The selective scan (see `selective_scan`) of float32 tensors on a CUDA device. Differentiable once.
+    """The selective scan (see `selective_scan`) on a CUDA device, computed in float32. Differentiable once.
 
     The kernel wants channels before the sequence: u and delta `(B, D, L)`, B and C `(B, N, L)`.
 
@@ -19,5 +19,5 @@ def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
         raise OptionError(
             "the CUDA scan needs mamba-ssm, which is not installed: pip install 'rs4d[cuda]', or use 'chunked'"
         ) from error
-    u, delta, B, C = (tensor.transpose(1, 2).contiguous() for tensor in (u, delta, B, C))
-    return selective_scan_fn(u, delta, A, B, C, D, delta_softplus=False).transpose(1, 2)
+    u, delta, B, C = (tensor.float().transpose(1, 2).contiguous() for tensor in (u, delta, B, C))
+    return selective_scan_fn(u, delta, A.float(), B, C, D.float()).transpose(1, 2)

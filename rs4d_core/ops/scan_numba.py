@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rs4d_core.ops.compiled import compiled, run_spans
+from rs4d_core.ops.float_bits import array_of, bits_of, float_of, number, rounded_like
 
 LANES = 64
 STEPS = 32
@@ -31,26 +32,6 @@ _LOG2_E = _FLOAT(1.4426950408889634)
 _SMALLEST_EXPONENT = _FLOAT(-115.4)
 # 1.5 * 2^23: adding it to a small float32 rounds that number to an integer, which then is in the sum's lowest bits.
 _ROUNDER = _FLOAT(12582912.0)
-
-
-@intrinsic
-def _bits_of(typingctx, number):
-    """The bits of a float32, as an int32."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], llvmlite.ir.IntType(32))
-
-    return types.int32(types.float32), codegen
-
-
-@intrinsic
-def _float_of(typingctx, bits):
-    """The float32 that has these bits."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], llvmlite.ir.FloatType())
-
-    return types.float32(types.int32), codegen
 
 
 def _stack_floats(size):
@@ -86,7 +67,7 @@ def _exp2(x):
     power = power * rest + _FLOAT(0.24022647738456726)
     power = power * rest + _FLOAT(0.6931471824645996)
     power = power * rest + _FLOAT(1.0)
-    return _float_of(np.int32((_bits_of(rounded) << np.int32(23)) + _bits_of(power)))
+    return float_of(np.int32((bits_of(rounded) << np.int32(23)) + bits_of(power)))
 
 
 @compiled(fastmath={"contract", "nsz", "reassoc"})
@@ -124,9 +105,9 @@ def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
                 # One slice a row: an index that is a sum is tested for being negative, which hinders vector code.
                 u_row, delta_row = u[row, at + t, first:last], delta[row, at + t, first:last]
                 for lane in range(width):
-                    step_size[t, lane] = delta_row[lane]
-                    inflow[t, lane] = delta_row[lane] * u_row[lane]
-                    out[t, lane] = skip[lane] * u_row[lane]
+                    step_size[t, lane] = number(delta_row[lane])
+                    inflow[t, lane] = number(delta_row[lane]) * number(u_row[lane])
+                    out[t, lane] = skip[lane] * number(u_row[lane])
             for n in range(n_states):
                 for lane in range(LANES):
                     state[lane] = carried[n, lane]
@@ -146,7 +127,7 @@ def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
             for t in range(steps):
                 y_row = y[row, at + t, first:last]
                 for lane in range(width):
-                    y_row[lane] = out[t, lane]
+                    y_row[lane] = rounded_like(out[t, lane], y_row[lane])
 
 
 @compiled(fastmath={"contract", "nsz", "reassoc"})
@@ -164,6 +145,7 @@ def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, 
     carry = carray(_lane_buffer(), (LANES,), np.float32)
     rate_sum = carray(_lane_buffer(), (LANES,), np.float32)
     skip_sum = carray(_lane_buffer(), (LANES,), np.float32)
+    skip_total = carray(_lane_buffer(), (LANES,), np.float32)
     step_size = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
     inflow = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
     grad_out = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
@@ -186,7 +168,7 @@ def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, 
         inflow[:] = _FLOAT(0)
         grad_out[:] = _FLOAT(0)
         state[:] = _FLOAT(0)
-        skip_sum[:] = _FLOAT(0)
+        skip_total[:] = _FLOAT(0)
         skip = d[first:last]
         carried[:] = _FLOAT(0)
         rate_sums[:] = _FLOAT(0)
@@ -197,14 +179,17 @@ def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, 
         for chunk in range(chunks - 1, -1, -1):
             at = chunk * STEPS
             steps = min(STEPS, length - at)
+            skip_sum[:] = _FLOAT(0)
             for t in range(steps):
                 u_row, delta_row = u[row, at + t, first:last], delta[row, at + t, first:last]
                 grad_row = grad_y[row, at + t, first:last]
                 for lane in range(width):
-                    step_size[t, lane] = delta_row[lane]
-                    inflow[t, lane] = delta_row[lane] * u_row[lane]
-                    grad_out[t, lane] = grad_row[lane]
-                    skip_sum[lane] += grad_row[lane] * u_row[lane]
+                    step_size[t, lane] = number(delta_row[lane])
+                    inflow[t, lane] = number(delta_row[lane]) * number(u_row[lane])
+                    grad_out[t, lane] = number(grad_row[lane])
+                    skip_sum[lane] += number(grad_row[lane]) * number(u_row[lane])
+            for lane in range(LANES):
+                skip_total[lane] += skip_sum[lane]
             grad_inflow[:] = _FLOAT(0)
             grad_step[:] = _FLOAT(0)
             for n in range(n_states):
@@ -244,10 +229,12 @@ def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, 
                 u_row, grad_u_row = u[row, at + t, first:last], grad_u[row, at + t, first:last]
                 grad_delta_row = grad_delta[row, at + t, first:last]
                 for lane in range(width):
-                    grad_u_row[lane] = skip[lane] * grad_out[t, lane] + step_size[t, lane] * grad_inflow[t, lane]
-                    grad_delta_row[lane] = grad_step[t, lane] + u_row[lane] * grad_inflow[t, lane]
+                    to_u = skip[lane] * grad_out[t, lane] + step_size[t, lane] * grad_inflow[t, lane]
+                    to_delta = grad_step[t, lane] + number(u_row[lane]) * grad_inflow[t, lane]
+                    grad_u_row[lane] = rounded_like(to_u, grad_u_row[lane])
+                    grad_delta_row[lane] = rounded_like(to_delta, grad_delta_row[lane])
         for lane in range(width):
-            grad_d[row, first + lane] = skip_sum[lane]
+            grad_d[row, first + lane] = skip_total[lane]
             for n in range(n_states):
                 grad_a[row, n, first + lane] = rate_sums[n, lane]
 
@@ -263,21 +250,25 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_y: Tensor):
         *arguments, states = ctx.saved_tensors
-        u, _, a, _, _, _ = arguments
+        u, delta, a, _, _, _ = arguments
         (batch, length, channels), n_states = u.shape, a.shape[1]
         blocks = -(-channels // LANES)
-        grad_u, grad_delta = torch.empty_like(u), torch.empty_like(u)
-        grad_a, grad_d = u.new_empty(batch, n_states, channels), u.new_empty(batch, channels)
-        grad_b, grad_c = u.new_empty(blocks, batch, length, n_states), u.new_empty(blocks, batch, length, n_states)
-        inputs = _arrays(grad_y.contiguous(), *arguments, states)
-        outputs = _arrays(grad_u, grad_delta, grad_a, grad_b, grad_c, grad_d)
+        grad_u, grad_delta = torch.empty_like(u), torch.empty_like(delta)
+        grad_a, grad_d = a.new_empty(batch, n_states, channels), a.new_empty(batch, channels)
+        grad_b, grad_c = (a.new_empty(blocks, batch, length, n_states) for _ in range(2))
+        inputs = [array_of(tensor) for tensor in (grad_y.contiguous(), *arguments, states)]
+        outputs = [array_of(tensor) for tensor in (grad_u, grad_delta, grad_a, grad_b, grad_c, grad_d)]
         run_spans(lambda start, stop: _backward(*inputs, *outputs, start, stop), batch * blocks)
         return grad_u, grad_delta, grad_a.sum(0).T, grad_b.sum(0), grad_c.sum(0), grad_d.sum(0)
 
 
 def scan_numba(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The selective scan (see `selective_scan`) of float32 tensors on the CPU. Differentiable once."""
-    arguments = tuple(tensor.contiguous() for tensor in (u, delta, A, B, C, D))
+    """The selective scan (see `selective_scan`) on the CPU, computed in float32. Differentiable once.
+
+    The kernels read and write bfloat16 `u` and `delta` as such.
+    """
+    u, delta = (tensor if tensor.dtype == torch.bfloat16 else tensor.float() for tensor in (u, delta))
+    arguments = tuple(tensor.contiguous() for tensor in (u, delta, A.float(), B.float(), C.float(), D.float()))
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
         return _Scan.apply(*arguments)
     return _run_forward(arguments, keep_states=False)[0]
@@ -287,11 +278,7 @@ def _run_forward(arguments: tuple[Tensor, ...], keep_states: bool) -> tuple[Tens
     u, _, a, _, _, _ = arguments
     batch, length, channels = u.shape
     chunks = -(-length // STEPS) if keep_states else 0
-    y, states = torch.empty_like(u), u.new_empty(batch, chunks, a.shape[1], channels)
-    inputs, outputs = _arrays(*arguments), _arrays(y, states)
-    run_spans(lambda start, stop: _forward(*inputs, *outputs, keep_states, start, stop), batch * -(-channels // LANES))
+    y, states = torch.empty_like(u), a.new_empty(batch, chunks, a.shape[1], channels)
+    arrays = [array_of(tensor) for tensor in (*arguments, y, states)]
+    run_spans(lambda start, stop: _forward(*arrays, keep_states, start, stop), batch * -(-channels // LANES))
     return y, states
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]

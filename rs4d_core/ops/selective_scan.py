@@ -1,6 +1,7 @@
 """The selective scan, the operation at the heart of a Mamba mixer, with one signature over several implementations."""
 
 import importlib.util
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -42,7 +43,7 @@ def selective_scan(
 
     Returns:
         `(B, L, D)` in u's dtype, differentiable with respect to all six tensors ("numba" and "cuda": once). Half
-        precisions are computed in float32: the state is a long sum.
+        precisions are computed in float32, since the state is a long sum.
 
     Raises:
         OptionError: the shapes do not fit each other, or the implementation is unknown or cannot take these tensors.
@@ -50,26 +51,32 @@ def selective_scan(
     _check_shapes(u, delta, A, B, C, D)
     if implementation == "auto":
         implementation = _best(u)
-    precision = torch.float64 if u.dtype == torch.float64 else torch.float32
-    arguments = [tensor.to(precision) for tensor in (u, delta, A, B, C, D)]
+    return _function(implementation, u)(u, delta, A, B, C, D).to(u.dtype)
+
+
+def _function(implementation: str, u: Tensor) -> Callable[..., Tensor]:
     # Each is imported when first used: numba takes half a second, mamba-ssm exists on few machines.
     if implementation == "numba":
-        if precision != torch.float32 or u.device.type != "cpu":
+        if u.dtype == torch.float64 or u.device.type != "cpu":
             raise OptionError(
                 f"the numba scan takes float32 tensors on the CPU, not {u.dtype} on {u.device}: use 'chunked' for these"
             )
-        from rs4d_core.ops.scan_numba import scan_numba as scan
-    elif implementation == "chunked":
-        from rs4d_core.ops.scan_chunked import scan_chunked as scan
-    elif implementation == "cuda":
-        from rs4d_core.ops.scan_cuda import scan_cuda as scan
-    elif implementation == "reference":
-        from rs4d_core.ops.scan_reference import scan_reference as scan
-    else:
-        raise OptionError(
-            f"unknown scan implementation {implementation!r}: use auto, cuda, numba, chunked or reference"
-        )
-    return scan(*arguments).to(u.dtype)
+        from rs4d_core.ops.scan_numba import scan_numba
+
+        return scan_numba
+    if implementation == "chunked":
+        from rs4d_core.ops.scan_chunked import scan_chunked
+
+        return scan_chunked
+    if implementation == "cuda":
+        from rs4d_core.ops.scan_cuda import scan_cuda
+
+        return scan_cuda
+    if implementation == "reference":
+        from rs4d_core.ops.scan_reference import scan_reference
+
+        return scan_reference
+    raise OptionError(f"unknown scan implementation {implementation!r}: use auto, cuda, numba, chunked or reference")
 
 
 def _best(u: Tensor) -> str:
