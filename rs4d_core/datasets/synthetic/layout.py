@@ -84,8 +84,8 @@ def lay_out(world: World) -> str:
             width = rng.uniform(40, 110) / side
             wet = ground.part(-0.5, 0.5, shore, shore + width)
             water.river(world, wet)
-            far = ground.part(-0.5, 0.5, shore + width, 0.5)
-            _fill(world, far, place)
+            if shore + width < 0.5:  # in a small scene the river may reach its end
+                _fill(world, ground.part(-0.5, 0.5, shore + width, 0.5), place)
             ground = ground.part(-0.5, 0.5, -0.5, shore)
     _fill(world, ground, place)
     return name
