@@ -44,10 +44,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted: the last checkpoint is kept", file=sys.stderr)
         return 130
-    if arguments.json:
-        paths = {name: None if path is None else str(path) for name, path in vars(result).items() if name != "metrics"}
-        print(json.dumps({**paths, "step": result.step, "interrupted": result.interrupted, "metrics": result.metrics}))
-    elif result.final is not None:
+    if arguments.json and result.reports:
+        paths = {name: getattr(result, name) for name in ("folder", "final", "best")}
+        shown = {name: None if path is None else str(path) for name, path in paths.items()}
+        print(json.dumps({**shown, "step": result.step, "interrupted": result.interrupted, "metrics": result.metrics}))
+    elif result.reports and result.final is not None:
         print(result.final)
     return 130 if result.interrupted else 0
 

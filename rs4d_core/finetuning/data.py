@@ -163,8 +163,10 @@ def load_batches(
 
 def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches every process of the terminal; the training process decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and a service's end every process of the service; but the training
+    # process still needs its workers then. It ends them itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _pack(image: Tensor, target: Target) -> dict[str, Any]:

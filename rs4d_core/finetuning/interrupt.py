@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a question that the training loop asks between steps."""
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -9,7 +10,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """While entered, the first Ctrl-C or SIGTERM only sets `.requested`; a second one acts as usual.
 
-    A step is not left half done, and the run can write a checkpoint before it ends.
+    A step is not left half done, and the run can write a checkpoint before it ends. In another thread than the main
+    one, where Python allows no signal handlers, nothing is ever requested.
     """
 
     def __init__(self) -> None:
@@ -17,7 +19,8 @@ class StopRequest:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(

@@ -46,6 +46,7 @@ class TrainingResult:
         final: model file with the averaged weights of the last step; None where the run was interrupted.
         best: model file with the averaged weights that measured best; None where nothing was measured.
         metrics: the last measured figures, as `CocoMetrics.to_json`, by data set.
+        reports: whether this process is the one, of all that trained together, that tells the result.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class TrainingResult:
     best: Path | None
     metrics: dict[str, Any]
     interrupted: bool
+    reports: bool
 
 
 @dataclass
@@ -188,6 +190,7 @@ class _Run:
             best if best.exists() else None,
             state.metrics,
             interrupted=not finished,
+            reports=self._fabric.is_global_zero,
         )
 
     def _step(self, images: Tensor, targets: list[Target], journal: Journal) -> None:
@@ -254,8 +257,11 @@ class _Run:
         done = True
         if self._fabric.is_global_zero:
             done = self._measure(journal, stop)
-        self._fabric.barrier()
-        return not self._any(not done)
+        # The others wait here for the first process to measure.
+        stopped = self._any(not done)
+        if not stopped:
+            self.state.evaluated_step = self.state.step
+        return not stopped
 
     def _measure(self, journal: Journal, stop: StopRequest) -> bool:
         state, started = self.state, time.monotonic()
@@ -265,7 +271,6 @@ class _Run:
         )
         if metrics is None:
             return False
-        state.evaluated_step = state.step
         state.metrics = {name: entry.to_json() for name, entry in metrics.items()}
         seconds = round(time.monotonic() - started, 1)
         journal.record({"step": state.step, "evaluation": state.metrics, "seconds": seconds})
@@ -293,7 +298,7 @@ class _Run:
         """Whether the flag is up in any process."""
         if self._fabric.world_size == 1:
             return flag
-        return bool(self._fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)
+        return bool(self._fabric.all_reduce(torch.tensor(float(flag), device=self._fabric.device), reduce_op="sum") > 0)
 
 
 def _shown(value: float | None) -> str:
