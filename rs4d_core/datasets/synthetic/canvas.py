@@ -14,7 +14,7 @@ class Canvas:
     when it reduces.
     """
 
-    SUPERSAMPLING = 2
+    SUPERSAMPLING = 3
 
     def __init__(self, width: int, height: int, resolution_m: float, ground: np.ndarray) -> None:
         """`ground`: `(height, width, 4)` uint8, what is seen where nothing is drawn."""
@@ -26,8 +26,7 @@ class Canvas:
         self._shadow_draw = ImageDraw.Draw(self._shadow)
 
     def _pixels(self, points: np.ndarray) -> list[float]:
-        # Pillow counts from pixel centres.
-        return (np.asarray(points) * self._scale - 0.5).ravel().tolist()
+        return (np.asarray(points) * self._scale).ravel().tolist()
 
     def polygon(self, points: np.ndarray, color: Color, roughness: float = 10) -> None:
         """Fill a figure."""
@@ -42,8 +41,8 @@ class Canvas:
 
     def disc(self, centre: np.ndarray, radius: float, color: Color, roughness: float = 10) -> None:
         """Fill a circle."""
-        x, y = np.asarray(centre) * self._scale - 0.5
-        r = radius * self._scale
+        x, y = np.asarray(centre) * self._scale
+        r = max(0.5, radius * self._scale - 0.5)  # Pillow fills half a pixel more on every side
         self._draw.ellipse((x - r, y - r, x + r, y + r), fill=_ink(color, roughness))
 
     def shadow(self, outline: np.ndarray, reach: np.ndarray) -> None:

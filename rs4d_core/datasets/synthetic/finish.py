@@ -40,7 +40,9 @@ def photograph(rng: np.random.Generator, drawn: np.ndarray, resolution_m: float)
     # Vegetation and soil vary in hue, not only in light.
     hue = roughness * smooth_noise(rng, width, height, 8 / resolution_m)
     matrix, offset = _camera(rng)
-    color = np.stack([drawn[..., 0] * (shade + 0.1 * hue), drawn[..., 1] * shade, drawn[..., 2] * (shade - 0.08 * hue)])
+    color = np.stack(
+        [drawn[..., 0] * (shade + 0.08 * hue), drawn[..., 1] * shade, drawn[..., 2] * (shade - 0.06 * hue)]
+    )
     color = (matrix @ color.reshape(3, -1) + offset[:, None]).reshape(3, height, width)
     image = Image.fromarray(color.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
     blur = rng.uniform(0, 0.75)

@@ -22,7 +22,7 @@ def tree(world: World, centre: np.ndarray, radius: float) -> Thing:
     color = pick_color(rng, LEAVES, 6)
     towards_sun = -world.sun / np.linalg.norm(world.sun)
     lumps = [(rng.uniform(-0.45, 0.45, 2) * radius, rng.uniform(0.35, 0.6) * radius) for _ in range(3)]
-    outline = ellipse(centre, radius, radius, corners=8)
+    outline = ellipse(centre, radius, radius, corners=14)
 
     def draw(canvas: Canvas) -> None:
         canvas.disc(centre, radius, lit(color, 0.8), 150)
