@@ -1,0 +1,61 @@
+"""A finished result layer in other formats. Instances pass through in batches, whatever their number."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pyogrio
+from pyproj import CRS
+
+from rs4d_core.scenes.vector_layer import RESULT_LAYER
+from rs4d_core.scenes.writers.geopackage import BATCH
+
+
+def write_flatgeobuf(staged: Path, target: Path) -> None:
+    """FlatGeobuf with a spatial index, in the scene's CRS."""
+    _write_ogr(staged, target, "FlatGeobuf", {})
+
+
+def write_geojson(staged: Path, target: Path) -> None:
+    """GeoJSON as RFC 7946 wants it: longitude and latitude on WGS 84. Without a CRS, coordinates stay as they are."""
+    located = pyogrio.read_info(staged, layer=RESULT_LAYER)["crs"] is not None
+    _write_ogr(staged, target, "GeoJSON", {"RFC7946": "YES"} if located else {})
+
+
+def write_geoparquet(staged: Path, target: Path) -> None:
+    """GeoParquet 1.1 in the scene's CRS. Written with pyarrow: the wheels of pyogrio come without GDAL's driver."""
+    with pyogrio.open_arrow(staged, layer=RESULT_LAYER, use_pyarrow=True, batch_size=BATCH) as (meta, batches):
+        crs = None if meta["crs"] is None else CRS.from_user_input(meta["crs"]).to_json_dict()
+        column = {"encoding": "WKB", "geometry_types": ["MultiPolygon"], "crs": crs}
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+        names = ["geometry" if name == meta["geometry_name"] else name for name in batches.schema.names]
+        fields = [pa.field(name, field.type) for name, field in zip(names, batches.schema, strict=True)]
+        schema = pa.schema(fields, metadata={"geo": json.dumps(geo)})
+        with pa.parquet.ParquetWriter(target, schema) as file:
+            for batch in batches:
+                file.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+
+
+def count_ogr(path: Path) -> int:
+    """Features in a file that GDAL reads. Its drivers do not report every failed write; a short file shows here."""
+    return pyogrio.read_info(path, force_feature_count=True)["features"]
+
+
+def count_geoparquet(path: Path) -> int:
+    """Rows of a Parquet file, from its end: a cut file has none."""
+    return pa.parquet.read_metadata(path).num_rows
+
+
+def _write_ogr(staged: Path, target: Path, driver: str, layer_options: dict[str, str]) -> None:
+    with pyogrio.open_arrow(staged, layer=RESULT_LAYER, use_pyarrow=True, batch_size=BATCH) as (meta, batches):
+        pyogrio.write_arrow(
+            batches,
+            target,
+            layer=RESULT_LAYER,
+            driver=driver,
+            geometry_name=meta["geometry_name"],
+            geometry_type="MultiPolygon",
+            crs=meta["crs"],
+            layer_options=layer_options,
+        )

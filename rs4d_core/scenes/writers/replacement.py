@@ -1,0 +1,87 @@
+"""Files that appear under their name only when they are whole."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pyarrow import ArrowException
+
+from rs4d_core.errors import OutputError
+
+# Less than this left, and a failed write was for want of space: GDAL says only that a transaction failed, and SQLite
+# has given the space of that transaction back by then.
+FULL_BYTES = 16 << 20
+
+
+class Replacement:
+    """Temporary files beside `path`, one of which takes its place in the end.
+
+    They lie in the same folder, since only a rename within one file system is all or nothing. Making one tells at once
+    whether the folder can be written to.
+    """
+
+    def __init__(self, path: Path):
+        """Raises OutputError where nothing could be written to `path` in the end."""
+        # A link stays a link: what it points to is replaced.
+        self.path = Path(os.path.realpath(path))
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise OutputError(f"the folder {folder} does not exist: create it, or choose another place for the result")
+        if self.path.is_dir():
+            raise OutputError(f"{path} is a folder: give the name of a file in it")
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            raise OutputError(f"{path} is read-only: make it writable, or choose another name")
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=".part", dir=folder)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to the folder {folder} ({error.strerror}): choose another place"
+            ) from error
+        os.close(handle)
+        self._reserved = Path(name)
+
+    def part(self, suffix: str) -> Path:
+        """The name of a temporary file with this ending."""
+        return self._reserved.with_name(self._reserved.name + suffix)
+
+    def take_place(self, part: Path) -> None:
+        """Put a finished temporary file where the result belongs, safe on disk first."""
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        if self.path.exists():
+            shutil.copymode(self.path, part)
+        os.replace(part, self.path)
+
+    def clear(self) -> None:
+        """Remove all temporary files, and what libraries left beside them: journals, indexes."""
+        for file in self.path.parent.iterdir():
+            if file.name.startswith(self._reserved.name):
+                with suppress(FileNotFoundError):
+                    file.unlink()
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Failures of the libraries that write files, as OutputError."""
+    try:
+        with warnings.catch_warnings():
+            # A scene without a CRS says so itself, once.
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError, sqlite3.Error, ArrowException) as error:
+        # RuntimeError: the base of pyogrio's errors.
+        reason = " ".join(str(error).split())
+        left = shutil.disk_usage(path.parent).free
+        if getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in reason or left < FULL_BYTES:
+            reason, step = f"the disk is full, {left / 1e6:.1f} MB are left", "free some space, or choose another place"
+        else:
+            step = "see that no other program has it open, or choose another name"
+        raise OutputError(f"{path} could not be written ({reason}): {step}") from error
