@@ -36,36 +36,42 @@ def roi_align(
         respect to the features, once.
 
     Raises:
-        OptionError: the shapes do not fit each other, or a batch index is not one of the B maps.
+        OptionError: the shapes do not fit each other, a map is empty, or a batch index is not one of the B maps.
     """
     _check(features, boxes_xyxy, batch_index)
-    boxes = boxes_xyxy.detach().to(torch.float64 if features.dtype == torch.float64 else torch.float32) * spatial_scale
-    boxes, batch_index = boxes - 0.5, batch_index.detach().long()
+    precision = torch.float64 if features.dtype == torch.float64 else torch.float32
+    # Feature cells, with the cells' centres at whole numbers.
+    boxes = boxes_xyxy.detach().to(precision) * spatial_scale - 0.5
+    samples = _samples(boxes, output_size, sampling_ratio, most=max(features.shape[2:]))
+    batch_index = batch_index.detach().long()
     if features.device.type == "cpu" and features.dtype in _COMPILED_DTYPES:
         # numba takes half a second to import.
         from rs4d_core.ops.roi_align_numba import roi_align_numba
 
-        return roi_align_numba(features, boxes, batch_index, output_size, sampling_ratio)
-    return _roi_align_torch(features, boxes, batch_index, output_size, sampling_ratio)
+        return roi_align_numba(features, boxes, batch_index, samples, output_size)
+    return _roi_align_torch(features, boxes, batch_index, samples, output_size)
+
+
+def _samples(boxes_xyxy: Tensor, output_size: int, sampling_ratio: int, most: int) -> Tensor:
+    """How many samples a cell each box has across and down: `(K, 2)` int64."""
+    sizes = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    wanted = torch.ceil(sizes / output_size) if sampling_ratio == 0 else torch.full_like(sizes, sampling_ratio)
+    # A network that diverges makes boxes of any size. Those that are not finite lie nowhere and have no samples.
+    return torch.where(sizes.isfinite(), wanted, 0).clamp(0, max(most, sampling_ratio)).long()
 
 
 def _roi_align_torch(
-    features: Tensor, boxes_xyxy: Tensor, batch_index: Tensor, output_size: int, sampling_ratio: int
+    features: Tensor, boxes_xyxy: Tensor, batch_index: Tensor, samples: Tensor, output_size: int
 ) -> Tensor:
-    """For any device and dtype. Boxes `(K, 4)` in feature cells, cell centres at whole numbers."""
+    """For any device and dtype. Boxes in feature cells, samples `(K, 2)`."""
     values = features.to(boxes_xyxy.dtype)
     pooled = values.new_zeros(len(boxes_xyxy), features.shape[1], output_size, output_size)
-    sizes = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    if sampling_ratio > 0:
-        samples = torch.full_like(sizes, sampling_ratio, dtype=torch.int64)
-    else:
-        samples = torch.ceil(sizes / output_size).long().clamp(min=0)
     # Boxes of one map with one number of samples are sampled together.
     kinds, kind = torch.cat([batch_index[:, None], samples], dim=1).unique(dim=0, return_inverse=True)
     for number, (image, across, down) in enumerate(kinds.tolist()):
         if across and down:
             mine = torch.nonzero(kind == number).squeeze(1)
-            pooled[mine] = _pool(values[image], boxes_xyxy[mine], output_size, across, down).to(pooled.dtype)
+            pooled[mine] = _pool(values[image], boxes_xyxy[mine], output_size, across, down)
     return pooled.to(features.dtype)
 
 
@@ -95,6 +101,8 @@ def _check(features: Tensor, boxes_xyxy: Tensor, batch_index: Tensor) -> None:
             f"RoIAlign takes features of (B, C, H, W), boxes of (K, 4) and K batch indices, not "
             f"{tuple(features.shape)}, {tuple(boxes_xyxy.shape)} and {tuple(batch_index.shape)}: add what is missing"
         )
+    if 0 in features.shape[2:]:
+        raise OptionError(f"RoIAlign got maps of {tuple(features.shape)}, without a cell: give a larger image")
     if len(batch_index) and not 0 <= int(batch_index.min()) <= int(batch_index.max()) < len(features):
         raise OptionError(
             f"a box's batch index is outside 0..{len(features) - 1}, the maps that the features hold: "
