@@ -12,6 +12,10 @@ from rs4d_core.datasets.run_lengths import checked_rle
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import DatasetError
 
+# An outline may reach over the image's edge. One this many times as far is a mistake, and would cost the rasteriser
+# memory in proportion.
+_FAR_OUTSIDE = 10
+
 
 def read_coco(
     annotations: Path, images: Path, classes: tuple[str, ...], class_map: dict[str, str] | None = None
@@ -175,6 +179,10 @@ def _annotation(record: dict, label: int, width: int, height: int) -> Annotation
     elif isinstance(segmentation, list):
         polygons = tuple(_polygon(ring) for ring in segmentation)
         points = np.concatenate(polygons)
+        if np.abs(points).max() > _FAR_OUTSIDE * max(width, height):
+            raise ValueError(
+                f"a polygon reaches {np.abs(points).max():.3g} pixels far, the image is {width} x {height}"
+            )
         box = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
     elif isinstance(segmentation, dict):
         rle = checked_rle(segmentation, width, height)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from rs4d_core.datasets.catalog import DEFAULT_CLASSES
+from rs4d_core.datasets.catalog import CATALOG, DEFAULT_CLASSES
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.run_lengths import checked_rle
 from rs4d_core.errors import DatasetError
@@ -175,6 +175,7 @@ BROKEN = {
     "polygon odd": (with_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "a polygon has 7 numbers"),
     "polygon short": (with_annotation(segmentation=[[1, 2, 3, 4]]), "a polygon has 4 numbers"),
     "polygon infinite": (with_annotation(segmentation=[[1, 2, 3, 4, 5, float("inf")]]), "not a finite number"),
+    "polygon far outside": (with_annotation(segmentation=[[1, 2, 3e9, 4, 5, 6]]), "reaches 3e+09 pixels far"),
     "polygon flat": (with_annotation(segmentation=SQUARE), "a polygon is a int, not a list"),
     "segmentation text": (with_annotation(segmentation="x"), "'segmentation' is a str"),
     "runs without size": (with_annotation(segmentation={"counts": SQUARE_RUNS}), "lack 'size' or 'counts'"),
@@ -236,3 +237,12 @@ def test_reads_real_data_whole(data_folder, annotations, images, samples, instan
     read = read_coco(data_folder / annotations, data_folder / images, tuple(DEFAULT_CLASSES))
     assert len(read) == samples
     assert sum(not annotation.crowd for sample in read for annotation in sample.annotations) == instances
+
+
+@pytest.mark.parametrize(("name", "folder", "splits"), [("ssdd", "samples/ssdd", 2), ("whu", "samples/whu", 2)])
+def test_the_catalog_fits_the_data_sets_as_they_come(data_folder, name, folder, splits):
+    entry = CATALOG[name]
+    assert len(entry.splits) == len(entry.images) == splits
+    for path in (*entry.splits.values(), *entry.images.values()):
+        assert (data_folder / folder / path).exists()
+    assert set(entry.classes) <= set(DEFAULT_CLASSES)

@@ -44,6 +44,14 @@ class Block:
         """The block between shares `u0..u1` of the length and `v0..v1` of the width."""
         return Block(self.at((u0 + u1) / 2, (v0 + v1) / 2), self.length * (u1 - u0), self.width * (v1 - v0), self.angle)
 
+    def grid(self, columns: int, rows: int) -> "list[Block]":
+        """The block in equal parts, column by column."""
+        return [
+            self.part(i / columns - 0.5, (i + 1) / columns - 0.5, j / rows - 0.5, (j + 1) / rows - 0.5)
+            for i in range(columns)
+            for j in range(rows)
+        ]
+
     def shrunk(self, margin: float) -> "Block":
         """The block with `margin` metres less on each side; at least 1 m is left."""
         return Block(self.centre, max(1.0, self.length - 2 * margin), max(1.0, self.width - 2 * margin), self.angle)

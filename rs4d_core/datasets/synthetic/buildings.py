@@ -4,7 +4,7 @@ import numpy as np
 
 from rs4d_core.datasets.synthetic.canvas import Canvas, Color, lit
 from rs4d_core.datasets.synthetic.shapes import inset, rectangle, turn
-from rs4d_core.datasets.synthetic.world import Thing, World
+from rs4d_core.datasets.synthetic.world import Draw, Thing, World
 
 TILED_ROOFS: tuple[Color, ...] = (
     (168, 92, 68), (150, 78, 60), (134, 84, 70), (110, 72, 62), (96, 92, 92), (78, 76, 80),
@@ -143,7 +143,7 @@ def _light(world: World, eave: np.ndarray) -> float:
     return _slope_light(world, outwards)
 
 
-def _gable(world: World, quad: np.ndarray, color: Color, ridge_along: bool | None = None):
+def _gable(world: World, quad: np.ndarray, color: Color, ridge_along: bool | None = None) -> Draw:
     """Two faces that meet in a ridge along the longer side (or along the first, where asked)."""
     along = ridge_along or np.linalg.norm(quad[1] - quad[0]) >= np.linalg.norm(quad[3] - quad[0])
     a, b, c, d = quad if along else np.roll(quad, -1, axis=0)
@@ -170,7 +170,7 @@ def _gable(world: World, quad: np.ndarray, color: Color, ridge_along: bool | Non
     return draw
 
 
-def _hip(world: World, quad: np.ndarray, color: Color):
+def _hip(world: World, quad: np.ndarray, color: Color) -> Draw:
     """Four faces; the ridge is shorter than the roof."""
     along = np.linalg.norm(quad[1] - quad[0]) >= np.linalg.norm(quad[3] - quad[0])
     a, b, c, d = quad if along else np.roll(quad, -1, axis=0)
@@ -192,7 +192,7 @@ def _hip(world: World, quad: np.ndarray, color: Color):
     return draw
 
 
-def _flat(world: World, quad: np.ndarray, color: Color):
+def _flat(world: World, quad: np.ndarray, color: Color) -> Draw:
     """A flat roof with a parapet, and machines on larger ones."""
     rng = world.rng
     sides = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
@@ -225,7 +225,7 @@ def _flat(world: World, quad: np.ndarray, color: Color):
     return draw
 
 
-def _ribbed(world: World, quad: np.ndarray, color: Color):
+def _ribbed(world: World, quad: np.ndarray, color: Color) -> Draw:
     """A metal roof: two faint slopes, ribs or skylights across."""
     rng = world.rng
     a, b, c, d = quad

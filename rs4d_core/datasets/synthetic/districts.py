@@ -34,12 +34,8 @@ def houses(world: World, block: Block) -> None:
             if not world.place([home], 0.6):
                 continue
             drive_u = u + rng.choice([-1, 1]) * length * 0.3
-            drive = np.array(
-                [
-                    block.at_metres(drive_u, side * block.width / 2),
-                    block.at_metres(drive_u, side * (block.width / 2 - setback)),
-                ]
-            )
+            kerb, door = side * block.width / 2, side * (block.width / 2 - setback)
+            drive = np.array([block.at_metres(drive_u, kerb), block.at_metres(drive_u, door)])
             world.line(drive, pick_color(rng, PAVING, 8), 3.2)
             if rng.random() < 0.4:
                 across = block.angle + np.pi / 2
@@ -100,31 +96,9 @@ def city(world: World, block: Block) -> None:
     inner = block.shrunk(rng.uniform(3, 7))
     kind = rng.choice(["courtyards", "slabs", "mixed"])
     if kind == "courtyards":
-        columns, rows = (
-            max(1, round(inner.length / rng.uniform(45, 80))),
-            max(1, round(inner.width / rng.uniform(45, 80))),
-        )
-        for i in range(columns):
-            for j in range(rows):
-                cell = inner.part(
-                    i / columns - 0.5, (i + 1) / columns - 0.5, j / rows - 0.5, (j + 1) / rows - 0.5
-                ).shrunk(2)
-                if world.shows(cell.centre, cell.length + cell.width):
-                    make = courtyard_building if min(cell.length, cell.width) > 24 and rng.random() < 0.8 else hall
-                    world.place([make(world, cell.centre, cell.length, cell.width, cell.angle)], 0.5)
+        _courtyards(world, inner)
     elif kind == "slabs":
-        depth, space = rng.uniform(11, 16), rng.uniform(14, 28)
-        for v in np.arange(-inner.width / 2 + depth / 2, inner.width / 2 - depth / 2, depth + space):
-            length = inner.length * rng.uniform(0.5, 0.95)
-            at = inner.at_metres(rng.uniform(-1, 1) * (inner.length - length) / 2, v)
-            if world.shows(at, length):
-                world.place([hall(world, at, length, depth, inner.angle)], 0.5)
-            strip = Block(inner.at_metres(0, v + (depth + space) / 2), inner.length, space * 0.6, inner.angle)
-            if rng.random() < 0.5:
-                world.surface(strip.corners(), pick_color(rng, GRASS, 8), 70)
-                scatter_trees(world, strip, int(strip.area * 0.01))
-            else:
-                _parked(world, inner, v + depth / 2 + 4)
+        _slabs(world, inner)
     else:
         for at in inner.random_points(rng, int(inner.area / 350)):
             if world.shows(at, 30):
@@ -132,6 +106,32 @@ def city(world: World, block: Block) -> None:
                 make = house if rng.random() < 0.4 else hall
                 world.place([make(world, at, rng.uniform(14, 40), rng.uniform(10, 22), turned)], rng.uniform(0.5, 5))
     scatter_trees(world, block, int(block.area * rng.uniform(0, 0.003)))
+
+
+def _courtyards(world: World, block: Block) -> None:
+    rng = world.rng
+    columns, rows = (max(1, round(side / rng.uniform(45, 80))) for side in (block.length, block.width))
+    for whole in block.grid(columns, rows):
+        cell = whole.shrunk(2)
+        if world.shows(cell.centre, cell.length + cell.width):
+            make = courtyard_building if min(cell.length, cell.width) > 24 and rng.random() < 0.8 else hall
+            world.place([make(world, cell.centre, cell.length, cell.width, cell.angle)], 0.5)
+
+
+def _slabs(world: World, block: Block) -> None:
+    rng = world.rng
+    depth, space = rng.uniform(11, 16), rng.uniform(14, 28)
+    for v in np.arange(-block.width / 2 + depth / 2, block.width / 2 - depth / 2, depth + space):
+        length = block.length * rng.uniform(0.5, 0.95)
+        at = block.at_metres(rng.uniform(-1, 1) * (block.length - length) / 2, v)
+        if world.shows(at, length):
+            world.place([hall(world, at, length, depth, block.angle)], 0.5)
+        strip = Block(block.at_metres(0, v + (depth + space) / 2), block.length, space * 0.6, block.angle)
+        if rng.random() < 0.5:
+            world.surface(strip.corners(), pick_color(rng, GRASS, 8), 70)
+            scatter_trees(world, strip, int(strip.area * 0.01))
+        else:
+            _parked(world, block, v + depth / 2 + 4)
 
 
 def industry(world: World, block: Block) -> None:

@@ -57,7 +57,7 @@ def park(world: World, block: Block) -> None:
         pond = ellipse(block.at(*rng.uniform(-0.25, 0.25, 2)), *rng.uniform(5, 16, 2), rng.uniform(0, np.pi), 24)
         pond += rng.normal(0, 0.7, pond.shape)
         world.surface(pond, pick_color(rng, ((62, 78, 70), (52, 68, 76), (84, 92, 76)), 6), 12)
-        world.block_outline(pond)
+        world.reserve(shapely.Polygon(pond))
     scatter_trees(world, block, int(block.area * rng.uniform(0.001, 0.006)))
 
 
@@ -75,7 +75,7 @@ def wood(world: World, block: Block) -> None:
                 trees.append(tree(world, centre, rng.uniform(2.2, 4.6)))
     if trees and world.is_free(footprint, 0.5):
         world.things.extend(trees)
-        world.block(footprint)
+        world.reserve(footprint)
     else:  # something reaches into the wood: each tree has to find its place
         for single in trees:
             world.place([single], 0.4)

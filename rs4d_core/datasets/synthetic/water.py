@@ -1,6 +1,7 @@
 """Water: open sea, quays with ships alongside, marinas, rivers."""
 
 import numpy as np
+import shapely
 
 from rs4d_core.datasets.synthetic.blocks import Block
 from rs4d_core.datasets.synthetic.buildings import pick_color
@@ -59,7 +60,7 @@ def _island(world: World, block: Block) -> None:
     shore = ellipse(block.at(*rng.uniform(-0.4, 0.4, 2)), *rng.uniform(3, 30, 2), rng.uniform(0, 3), 28)
     shore += rng.normal(0, 1.0, shore.shape)
     world.surface(shore, pick_color(rng, DIRT, 10), 90)
-    world.block_outline(shore)
+    world.reserve(shapely.Polygon(shore))
 
 
 def _flood(world: World, outline: np.ndarray) -> Color:

@@ -80,15 +80,11 @@ class World:
             return False
         if not self.is_free(footprint, gap):
             return False
-        self.block(footprint)
+        self.reserve(footprint)
         self.things.extend(things)
         return True
 
-    def block_outline(self, points: np.ndarray) -> None:
-        """Keep things placed later away from the figure `points`."""
-        self.block(shapely.Polygon(points))
-
-    def block(self, footprint: shapely.Polygon) -> None:
+    def reserve(self, footprint: shapely.Polygon) -> None:
         """Keep things placed later away from `footprint`."""
         if len(self._taken) == len(self._bounds):
             self._bounds = np.concatenate([self._bounds, np.empty_like(self._bounds)])
