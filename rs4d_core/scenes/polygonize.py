@@ -108,7 +108,8 @@ def _field(patch: MaskPatch, window: Window, frame: tuple[float, float, float, f
     x, columns = _axis(x0, x1, width, window.col, window.width, frame[0], frame[2])
     y, rows = _axis(y0, y1, height, window.row, window.height, frame[1], frame[3])
     # One row and column of zeros at the end, for index -1: outside its patch, an instance has probability 0.
-    values = np.pad(np.asarray(patch.probabilities, dtype=np.float64), ((0, 1), (0, 1)))
+    values = np.zeros((height + 1, width + 1))
+    values[:-1, :-1] = patch.probabilities
     return _Field(x, y, values[rows[:, None], columns])
 
 
@@ -125,17 +126,22 @@ def _axis(
         frame_start, frame_end: the window's trusted box, scene coordinates.
     """
     step = (end - start) / cells
-    places = origin + start + (np.arange(cells) + 0.5) * step
-    index = np.arange(cells)
-    if start >= 1.0:
-        places, index = np.r_[places[0] - step, places], np.r_[-1, index]
-    elif places[0] > frame_start:
-        places, index = np.r_[frame_start, places], np.r_[0, index]
-    if end <= size - 1.0:
-        places, index = np.r_[places, places[-1] + step], np.r_[index, -1]
-    elif places[-1] < frame_end:
-        places, index = np.r_[places, frame_end], np.r_[index, cells - 1]
-    return places, index
+    index = np.arange(-1, cells + 1)
+    places = origin + start + (index + 0.5) * step
+    first, last = 0, cells + 2
+    if start < 1.0:
+        if places[1] > frame_start:
+            places[0], index[0] = frame_start, 0
+        else:
+            first = 1
+    if end > size - 1.0:
+        if places[-2] < frame_end:
+            places[-1], index[-1] = frame_end, cells - 1
+        else:
+            last = -1
+    else:
+        index[-1] = -1
+    return places[first:last], index[first:last]
 
 
 def _without_invalid(

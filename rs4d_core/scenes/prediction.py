@@ -131,22 +131,25 @@ class ScenePredictions:
 
     def _predict(self, read: Future) -> list[Seen]:
         batch = read.result()
-        images = [_padded(image, valid) for _, image, valid in batch if valid.any()]
+        images = _padded([(image, valid) for _, image, valid in batch if valid.any()])
         with _MODEL:
             if self.interrupted:
                 return []
             started = time.perf_counter()
-            found = iter(_predict_in_memory(self._predictor, torch.from_numpy(np.stack(images))) if images else ())
+            found = iter(_predict_in_memory(self._predictor, images) if len(images) else ())
             self.model_seconds += time.perf_counter() - started
         return [Seen(index, next(found) if valid.any() else None, valid) for index, _, valid in batch]
 
 
-def _padded(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """An image `(3, h, w)` on a blank ground, its sides multiples of 32."""
-    height, width = (-(-side // WINDOW_STEP_PX) * WINDOW_STEP_PX for side in valid.shape)
-    blank = np.array(PIXEL_MEAN, dtype=np.float32)[:, None, None]
-    padded = np.tile(blank, (1, height, width))
-    padded[:, : image.shape[1], : image.shape[2]] = np.where(valid, image, blank)
+def _padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+    """Images `(3, h, w)` of one size, with their valid pixels, on blank ground `(B, 3, H, W)`: multiples of 32."""
+    if not images:
+        return torch.empty(0)
+    h, w = images[0][1].shape
+    height, width = (-(-side // WINDOW_STEP_PX) * WINDOW_STEP_PX for side in (h, w))
+    padded = torch.tensor(PIXEL_MEAN)[:, None, None].repeat(len(images), 1, height, width)
+    for number, (image, valid) in enumerate(images):
+        np.copyto(padded[number, :, :h, :w].numpy(), image, where=valid)
     return padded
 
 
