@@ -147,12 +147,13 @@ class Scene:
         return self._read(self._level, window.col, window.row, window.width, window.height)
 
     def thumbnail(self, longest_side: int) -> tuple[np.ndarray, np.ndarray, Affine]:
-        """The chosen extent as one small picture, at most `longest_side` pixels long and no finer than the grid.
+        """The chosen extent as one picture, at most `longest_side` pixels long, and finer than the grid only where the
+        scene is.
 
         Returns:
             The image `(3, h, w)` and validity `(h, w)` as `read` gives them, and the transform of the picture's pixels.
         """
-        smaller = max(1.0, max(self.width, self.height) / longest_side)
+        smaller = max(max(self.width, self.height) / longest_side, 1.0 / max(1.0, *self._steps))
         steps = (self._steps[0] * smaller, self._steps[1] * smaller)
         level = self._at(*steps)
         try:
