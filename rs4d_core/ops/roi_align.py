@@ -72,7 +72,8 @@ def _roi_align_torch(
         if across and down:
             mine = torch.nonzero(kind == number).squeeze(1)
             pooled[mine] = _pool(values[image], boxes_xyxy[mine], output_size, across, down)
-    return pooled.to(features.dtype)
+    # The sum of nothing keeps the result in autograd's graph where there are no boxes.
+    return (pooled + values[:0].sum()).to(features.dtype)
 
 
 def _pool(values: Tensor, boxes_xyxy: Tensor, output_size: int, across: int, down: int) -> Tensor:

@@ -13,7 +13,7 @@ from rs4d_core.ops.compiled import compiled, run_spans
 from rs4d_core.ops.float_bits import array_of, number
 
 # Channels that one task of the backward pass writes.
-BLOCK = 64
+BLOCK = 128
 
 _FLOAT = np.float32
 
@@ -93,17 +93,19 @@ def _backward(grad_pooled, boxes_xyxy, batch_index, samples, grad_features, star
             for i in range(cells * down):
                 for j in range(cells * across):
                     cell = grad_pooled[box, i // down, j // across, first:last]
-                    _add(grad[top[i], left[j], first:last], cell, weight_top[i] * weight_left[j] * share)
-                    _add(grad[top[i], right[j], first:last], cell, weight_top[i] * weight_right[j] * share)
-                    _add(grad[bottom[i], left[j], first:last], cell, weight_bottom[i] * weight_left[j] * share)
-                    _add(grad[bottom[i], right[j], first:last], cell, weight_bottom[i] * weight_right[j] * share)
-
-
-@compiled(fastmath={"contract", "nsz"})
-def _add(target, source, weight):
-    """`target += weight * source`."""
-    for c in range(len(target)):
-        target[c] += weight * source[c]
+                    top_left = grad[top[i], left[j], first:last]
+                    top_right = grad[top[i], right[j], first:last]
+                    bottom_left = grad[bottom[i], left[j], first:last]
+                    bottom_right = grad[bottom[i], right[j], first:last]
+                    weight_0 = weight_top[i] * weight_left[j] * share
+                    weight_1 = weight_top[i] * weight_right[j] * share
+                    weight_2 = weight_bottom[i] * weight_left[j] * share
+                    weight_3 = weight_bottom[i] * weight_right[j] * share
+                    for c in range(last - first):
+                        top_left[c] += weight_0 * cell[c]
+                        top_right[c] += weight_1 * cell[c]
+                        bottom_left[c] += weight_2 * cell[c]
+                        bottom_right[c] += weight_3 * cell[c]
 
 
 class _RoIAlign(torch.autograd.Function):

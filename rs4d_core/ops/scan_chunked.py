@@ -30,7 +30,7 @@ def scan_chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
     u, delta, A, B, C, D = (tensor.to(precision) for tensor in (u, delta, A, B, C, D))
     batch, length, channels = u.shape
     state = u.new_zeros(batch, channels, A.shape[1])
-    outputs = []
+    outputs = [u[:, :0]]
     for start in range(0, length, SEGMENT):
         part = slice(start, start + SEGMENT)
         segment = (u[:, part], delta[:, part], A, B[:, part], C[:, part], state)
@@ -39,7 +39,7 @@ def scan_chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
         else:
             output, state = _scan_segment(*segment)
         outputs.append(output)
-    return torch.cat(outputs, dim=1) + D * u if outputs else torch.zeros_like(u)
+    return torch.cat(outputs, dim=1) + D * u
 
 
 def _scan_segment(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
