@@ -139,27 +139,16 @@ def load_training_image(
     return _channels_first(pixels), place_target(sample, placement)
 
 
-def load_evaluation_image(sample: Sample, long_side: int | None = None) -> tuple[Tensor, float]:
-    """The whole image, unchanged or scaled, with padding at the right and at the bottom to multiples of 32 pixels.
-
-    Args:
-        sample: what to load.
-        long_side: the image's longer side after scaling, pixels; None leaves the image as it is.
-
-    Returns:
-        Image `(3, H, W)` uint8 RGB, and the factor that image pixels were scaled by.
+def load_evaluation_image(sample: Sample) -> Tensor:
+    """The whole image `(3, H, W)`, uint8 RGB, padded at the right and at the bottom to multiples of 32 pixels.
 
     Raises:
         DatasetError: the image cannot be decoded, or is not the size that its annotations say.
     """
     image = read_picture(sample)
-    scale = 1.0 if long_side is None else long_side / max(image.size)
-    if scale != 1.0:
-        scaled_size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(scaled_size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     grid = Image.new("RGB", (-(-image.width // 32) * 32, -(-image.height // 32) * 32), PADDING_RGB)
     grid.paste(image)
-    return _channels_first(np.asarray(grid)), scale
+    return _channels_first(np.asarray(grid))
 
 
 def draw_placement(sample: Sample, size: int, rng: np.random.Generator, settings: TransformSettings) -> Placement:

@@ -20,5 +20,5 @@ def predict_samples(predict: Callable[[Tensor], list[Instances]], samples: Itera
         DatasetError: an image cannot be read.
     """
     for sample in samples:
-        image, _ = load_evaluation_image(sample)
+        image = load_evaluation_image(sample)
         yield predict(image.unsqueeze(0).to(torch.float32))[0]

@@ -1,7 +1,51 @@
-"""Settings of the engine's tests."""
+"""Settings and fixtures of the engine's tests."""
 
+from pathlib import Path
+
+import pytest
+import torch
 from hypothesis import settings
+from small_model import CLASSES, small_config
+
+from rs4d_core.datasets.synthetic import generate_scene, write_scene
+from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.models.checkpoint import ModelCard, save_model
+from rs4d_core.models.segmenter import Segmenter
 
 # The first example of a property may compile a kernel, and the machine may be busy: time decides nothing here.
 settings.register_profile("rs4d", deadline=None)
 settings.load_profile("rs4d")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory) -> Path:
+    """A model file that is whole and small. What it finds is noise, but it finds something everywhere."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
+    card = ModelCard(
+        name="untrained",
+        config=small_config(),
+        colors=("#e41a1c", "#377eb8"),
+        resolution_m=(0.3, 1.0),
+        window_px=128,
+        overlap_px=32,
+        default_scores=(0.0,) * len(CLASSES),
+    )
+    save_model(path, Segmenter(small_config()), card)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory) -> Path:
+    """A generated scene of 256 x 192 pixels of 0.5 m, in UTM."""
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    write_scene(generate_scene(3, 256, 192, 0.5), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def default_classes() -> tuple[str, ...]:
+    """The classes of the default model."""
+    return read_recipe(ROOT / "training" / "recipes" / "tiny.toml").model.classes

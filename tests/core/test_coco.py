@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from rs4d_core.datasets.catalog import CATALOG, DEFAULT_CLASSES
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.run_lengths import checked_rle
 from rs4d_core.errors import DatasetError
@@ -233,16 +232,7 @@ def test_every_mask_passes_the_check(seed, width, height, share):
         ("ships/optical/train.json", "ships/optical/images", 317, 472),
     ],
 )
-def test_reads_real_data_whole(data_folder, annotations, images, samples, instances):
-    read = read_coco(data_folder / annotations, data_folder / images, tuple(DEFAULT_CLASSES))
+def test_reads_real_data_whole(data_folder, default_classes, annotations, images, samples, instances):
+    read = read_coco(data_folder / annotations, data_folder / images, default_classes)
     assert len(read) == samples
     assert sum(not annotation.crowd for sample in read for annotation in sample.annotations) == instances
-
-
-@pytest.mark.parametrize(("name", "folder", "splits"), [("ssdd", "samples/ssdd", 2), ("whu", "samples/whu", 2)])
-def test_the_catalog_fits_the_data_sets_as_they_come(data_folder, name, folder, splits):
-    entry = CATALOG[name]
-    assert len(entry.splits) == len(entry.images) == splits
-    for path in (*entry.splits.values(), *entry.images.values()):
-        assert (data_folder / folder / path).exists()
-    assert set(entry.classes) <= set(DEFAULT_CLASSES)

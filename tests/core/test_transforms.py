@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from rs4d_core.datasets.catalog import DEFAULT_CLASSES
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.datasets.transforms import (
@@ -218,14 +217,10 @@ def test_color_jitter_changes_light_but_not_place():
 
 def test_evaluation_images_are_padded_to_multiples_of_32():
     pixels = np.random.default_rng(0).integers(0, 255, (40, 65, 3), dtype=np.uint8)
-    image, scale = load_evaluation_image(sample_of(65, 40, pixels=pixels))
-    assert scale == 1.0
+    image = load_evaluation_image(sample_of(65, 40, pixels=pixels))
     assert image.shape == (3, 64, 96)
     np.testing.assert_array_equal(image[:, :40, :65].numpy().transpose(1, 2, 0), pixels)
     assert (image[:, 40:] == torch.tensor(PADDING_RGB)[:, None, None]).all()
-    scaled, scale = load_evaluation_image(sample_of(65, 40, pixels=pixels), long_side=130)
-    assert scale == 2.0
-    assert scaled.shape == (3, 96, 160)
 
 
 @pytest.mark.parametrize(
@@ -248,9 +243,9 @@ def test_settings_that_cannot_work_are_refused(wrong):
         TransformSettings(**wrong)
 
 
-def test_real_images_load(data_folder):
+def test_real_images_load(data_folder, default_classes):
     folder = data_folder / "buildings" / "china"
-    real = read_coco(folder / "train.json", folder / "images", tuple(DEFAULT_CLASSES))[:4]
+    real = read_coco(folder / "train.json", folder / "images", default_classes)[:4]
     for seed, sample in enumerate(real):
         image, target = load_training_image(sample, 256, np.random.default_rng(seed), TransformSettings())
         assert image.float().std() > 5
