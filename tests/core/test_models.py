@@ -1,0 +1,179 @@
+"""The segmenter: its mixer's identity, its shapes, what its losses teach, and that it learns."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_model import CLASSES, picture, small_config, target
+from torch.nn import functional as F
+
+from rs4d_core.errors import OptionError
+from rs4d_core.evaluation.paste import paste_mask
+from rs4d_core.models import boxes
+from rs4d_core.models.config import PRESETS, PromptHeadConfig, SegmenterConfig, preset
+from rs4d_core.models.mixer import CONV_KERNEL, BidirectionalMixer
+from rs4d_core.models.neck import STRIDES
+from rs4d_core.models.segmenter import Segmenter
+from rs4d_core.ops.selective_scan import selective_scan
+
+HEADS = ("box", "prompt")
+SIDE = 96
+
+
+def segmenter(head: str = "box", **config) -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter(small_config(head, **config))
+
+
+def mamba(mixer: BidirectionalMixer, x: torch.Tensor) -> torch.Tensor:
+    """One whole Mamba-1 mixer, from the first token to the last, with the weights of `mixer`."""
+    u, z = mixer.in_proj(x).chunk(2, dim=-1)
+    u = F.pad(u.transpose(1, 2), (CONV_KERNEL - 1, 0))
+    u = F.silu(F.conv1d(u, mixer.conv1d.weight, mixer.conv1d.bias, groups=u.shape[1])).transpose(1, 2)
+    dt, B, C = mixer.x_proj(u).split([mixer.dt_rank, mixer.state_dim, mixer.state_dim], dim=-1)
+    delta = F.softplus(mixer.dt_proj(dt))
+    y = selective_scan(u, delta, -mixer.A_log.exp(), B, C, mixer.D, implementation="reference")
+    return mixer.out_proj(y * F.silu(z))
+
+
+@pytest.mark.parametrize("length", [1, 3, 50])
+def test_mixer_equals_two_full_passes(length):
+    torch.manual_seed(0)
+    mixer = BidirectionalMixer(dim=12, inner_dim=24, state_dim=4, dt_rank=3).double()
+    x = torch.randn(2, length, 12, dtype=torch.float64)
+    with torch.no_grad():
+        two_passes = (mamba(mixer, x) + mamba(mixer, x.flip(1)).flip(1)) / 2
+        torch.testing.assert_close(mixer(x), two_passes, rtol=0, atol=1e-10)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(), (8, 8, 8)]))
+def test_any_multiple_of_32_has_maps_at_every_stride(rows, columns, stem_channels):
+    model = segmenter(stem_channels=stem_channels).eval()
+    height, width = 32 * rows, 32 * columns
+    with torch.no_grad():
+        encoded = model.encoder(torch.randn(2, 3, height, width))
+        levels = model.neck(encoded)
+    assert [block.shape for block in (*encoded.blocks, encoded.last)] == [(2, 32, height // 16, width // 16)] * 3
+    assert [level.shape[2:] for level in levels] == [(-(-height // s), -(-width // s)) for s in STRIDES]
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(HEADS), st.integers(0, 99))
+def test_predictions_are_well_formed(rows, columns, head, seed):
+    model = segmenter(head).eval()
+    height, width = 32 * rows, 32 * columns
+    torch.manual_seed(seed)
+    found = model.predict(255 * torch.rand(2, 3, height, width))
+    assert sum(len(instances) for instances in found) > 0  # untrained, it takes everything for an instance
+    for instances in found:
+        count = len(instances)
+        assert count <= model.config.max_instances
+        assert instances.boxes_xyxy.shape == (count, 4)
+        x0, y0, x1, y1 = instances.boxes_xyxy.T
+        assert bool(((x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height)).all())
+        assert instances.scores.tolist() == sorted(instances.scores.tolist(), reverse=True)
+        assert bool(((instances.scores > model.config.min_score) & (instances.scores <= 1)).all())
+        assert set(instances.labels.tolist()) <= set(range(len(CLASSES)))
+        for patch in instances.masks:
+            left, top, right, bottom = patch.box_xyxy
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+            assert patch.probabilities.dtype == torch.float32
+            assert min(patch.probabilities.shape) >= 1
+            assert 0 <= patch.probabilities.min() <= patch.probabilities.max() <= 1
+
+
+def test_a_size_that_is_no_multiple_of_32_is_refused():
+    with pytest.raises(ValueError, match="multiples of 32"):
+        segmenter().predict(torch.zeros(1, 3, 64, 80))
+
+
+TEACHES_NOTHING = {
+    "nothing": target([], SIDE),
+    "crowd only": target([], SIDE, crowd=[(10, 10, 50, 50)]),
+    "crowd everywhere": target([], SIDE, crowd=[(-200, -200, 300, 300)]),
+    "boxes without outlines": target([(10, 10, 50, 50), (60, 20, 80, 90)], SIDE, outlined=False),
+    "no class annotated": target([], SIDE, annotated=(False, False)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("truth", TEACHES_NOTHING.values(), ids=TEACHES_NOTHING.keys())
+def test_losses_are_finite_without_masks(head, truth):
+    model = segmenter(head)
+    losses = model.losses(128 + 50 * torch.randn(2, 3, SIDE, SIDE), [truth, truth])
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+    assert losses["mask"] == 0
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_image_with_and_one_without_instances_train_all_parts(head):
+    model = segmenter(head)
+    losses = model.losses(
+        128 + 50 * torch.randn(2, 3, SIDE, SIDE), [target([(10, 10, 50, 50)], SIDE), target([], SIDE)]
+    )
+    assert all(loss > 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    untouched = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    # The encoder's last norm makes the map that only the prompt head reads.
+    assert untouched == (set() if head == "prompt" else {"encoder.norm.weight", "encoder.norm.bias"})
+
+
+def test_background_teaches_nothing_about_a_class_that_is_not_annotated():
+    model = segmenter()
+    losses = model.losses(128 + 50 * torch.randn(1, 3, SIDE, SIDE), [target([], SIDE, annotated=(True, False))])
+    sum(losses.values()).backward()
+    objectness = model.rpn.rpn_cls.bias.grad.unflatten(0, (-1, len(CLASSES)))
+    assert bool((objectness[:, 0] > 0).any())  # descent lowers the logits of the annotated class,
+    assert not objectness[:, 1].any()  # and leaves the other's alone.
+    annotated, other, background = model.box_head.fc_cls.bias.grad
+    assert annotated > 0
+    assert other <= 0
+    assert background < 0
+
+
+def test_crowd_regions_are_no_background():
+    model = segmenter()
+    everywhere = target([], SIDE, crowd=[(-200, -200, 300, 300)])
+    losses = model.losses(128 + 50 * torch.randn(1, 3, SIDE, SIDE), [everywhere])
+    assert sum(losses.values()) == 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_it_learns_one_image_by_heart(head):
+    torch.manual_seed(0)
+    truth = target([(12, 16, 44, 36), (56, 50, 80, 88)], SIDE, labels=[0, 1])
+    images = picture(truth)[None]
+    model = segmenter(head)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=100)
+    for _ in range(100):
+        optimizer.zero_grad()
+        sum(model.losses(images, [truth]).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    found = model.eval().predict(images)[0]
+    for box, label, mask in zip(truth.boxes_xyxy, truth.labels, truth.masks, strict=True):
+        best = int(boxes.iou(box[None], found.boxes_xyxy)[0].argmax())
+        assert found.labels[best] == label
+        assert found.scores[best] > 0.5
+        assert boxes.iou(box[None], found.boxes_xyxy[best : best + 1]) > 0.6
+        drawn = torch.from_numpy(paste_mask(found.masks[best], SIDE, SIDE) > 0.5)
+        assert (drawn & mask).sum() / (drawn | mask).sum() > 0.6
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_preset_survives_json(name, head):
+    config = preset(name, CLASSES, head)
+    assert SegmenterConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(36, 2), (32, 3), (0, 1)])
+def test_a_decoder_whose_heads_do_not_divide_it_is_refused(dim, heads):
+    with pytest.raises(OptionError, match=r"PromptHeadConfig\.dim"):
+        PromptHeadConfig(dim=dim, heads=heads)
