@@ -101,7 +101,7 @@ class PromptHeadConfig:
     """SAM's mask decoder, prompted by each region's features.
 
     Attributes:
-        dim: channels of tokens and image embedding in the decoder (SAM: 256).
+        dim: channels of tokens and image embedding in the decoder (SAM: 256), a multiple of 8 and of twice `heads`.
         prompts: prompt embeddings made of one region.
         depth: two-way attention layers.
         heads: attention heads.
@@ -116,6 +116,10 @@ class PromptHeadConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "dim", "prompts", "depth", "heads", "mlp_dim")
+        if self.dim % 8 or self.dim % (2 * self.heads):
+            raise OptionError(
+                f"PromptHeadConfig.dim must be a multiple of 8 and of twice the {self.heads} heads, not {self.dim}"
+            )
 
 
 @dataclass(frozen=True)
