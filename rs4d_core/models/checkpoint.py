@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.d
         safetensors.torch.save_file(tensors, temporary, metadata={_CARD_KEY: json.dumps(card.to_json())})
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where not even the folder exists, there is nothing to clear away
+            temporary.unlink()
         raise OutputError(f"cannot write the model file {path}: {error}") from error
 
 
