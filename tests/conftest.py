@@ -8,6 +8,8 @@ import pytest
 # Before anything imports torch or numpy: the tests share the machine, and a thread a core is seldom faster for them.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
+# A thread that waits for another must let it have the processor: on a busy machine spinning costs a hundredfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 
