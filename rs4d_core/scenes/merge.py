@@ -24,8 +24,11 @@ from rs4d_core.scenes.windows import Window
 
 SAME_INSTANCE_IOU = 0.5
 SAME_INSTANCE_COVER = 0.5
-# Final outlines may bulge this far, in pixels, beyond what the windows showed (simplification).
-_OUTLINE_MARGIN_PX = 1.0
+# Final outlines may bulge this far, in pixels, beyond what the windows showed: as much as the corner of a straightened
+# roof needs. Then nothing that a later window shows can overlap an instance that is final.
+OUTLINE_MARGIN_PX = 4.0
+
+Outline = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class SeamMerger:
 
     Args:
         windows: the plan, row by row (`windows.plan`).
-        outline: gives final shapes to an array of merged geometries (simplification, regularisation), before overlaps
-            inside a class are cut.
+        outline: from an array of merged geometries and one of their labels, the final shapes (simplification,
+            regularisation), before overlaps inside a class are cut. A shape that bulges by more than 4 px is not taken.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class SeamMerger:
         windows: list[Window],
         scene_width: int,
         scene_height: int,
-        outline: Callable[[np.ndarray], np.ndarray] = lambda geometries: geometries,
+        outline: Outline = lambda geometries, labels: geometries,
     ) -> None:
         self._outline = outline
         self._trusted = np.array([window.trusted_box(scene_width, scene_height) for window in windows])
@@ -171,12 +174,12 @@ class SeamMerger:
                 owners.append(group)
         claims: dict[_Group, list[Claim]] = {group: [] for group in groups}
         if geometries:
-            outlined = multipolygons(self._outline(np.array(geometries, dtype=object)))
+            outlined = self._outlined(np.array(geometries, dtype=object), np.array(labels))
             for geometry, score, label, group in zip(outlined, scores, labels, owners, strict=True):
                 if not geometry.is_empty:
                     claim = Claim(geometry, label, score)
                     claim.rank = (-score, claim.bounds[1], claim.bounds[0], geometry.area)
-                    claim.settles = self._last_window_at(claim.bounds, _OUTLINE_MARGIN_PX)
+                    claim.settles = self._last_window_at(claim.bounds, OUTLINE_MARGIN_PX)
                     claims[group].append(claim)
         for group, final in claims.items():
             self._cutter.replace([view.claim for view in group.views], final)
@@ -184,6 +187,11 @@ class SeamMerger:
                 del self._views[view.window][view]
                 if not self._views[view.window]:
                     del self._views[view.window]
+
+    def _outlined(self, geometries: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        outlined = self._outline(geometries, labels)
+        bulge = (shapely.bounds(outlined) - shapely.bounds(geometries)) * (-1, -1, 1, 1)
+        return multipolygons(np.where((bulge > OUTLINE_MARGIN_PX).any(axis=1), geometries, outlined))
 
     def _final(self, window: int) -> list[MergedInstance]:
         return [MergedInstance(claim.geometry, claim.score, claim.label) for claim in self._cutter.advance(window)]

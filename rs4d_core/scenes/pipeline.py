@@ -17,16 +17,19 @@ import shapely
 from rs4d_core.errors import OptionError
 from rs4d_core.models.instances import Instances
 from rs4d_core.scenes.areal import multipolygons
-from rs4d_core.scenes.merge import MergedInstance, SeamMerger
+from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import Predictor, ScenePredictions
 from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.regularize import regularize
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 
 # Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,
 # and takes away most of the points.
 SIMPLIFY_PX = 0.3
+# What never gets right angles, whatever was asked for: a box would fit most ships well enough to pass for one.
+CURVED_CLASSES = frozenset({"airplane", "ship", "storage_tank", "baseball_diamond", "ground_track_field"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SegmentOptions:
         window_px, overlap_px: size and overlap of the windows.
         score: least score, for all classes, 0..1.
         classes: names of the classes to keep.
-        regularize: straighten outlines, buildings to right angles.
+        regularize: give right angles to outlines that nearly have them, save in classes of curved things.
     """
 
     bands: tuple[int, ...] | None = None
@@ -160,7 +163,7 @@ def segment_scene(
             predictor.window_px if options.window_px is None else options.window_px,
             predictor.overlap_px if options.overlap_px is None else options.overlap_px,
         )
-        merger = SeamMerger(windows, scene.width, scene.height, _outlines(options, predictor))
+        merger = SeamMerger(windows, scene.width, scene.height, _outline(options, predictor))
         predictions = ScenePredictions(scene, predictor, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
         done = 0
@@ -243,14 +246,18 @@ def _wanted(instances: Instances, least_scores: np.ndarray) -> Instances:
     )
 
 
-def _outlines(options: SegmentOptions, predictor: Predictor) -> Callable[[np.ndarray], np.ndarray]:
+def _outline(options: SegmentOptions, predictor: Predictor) -> Outline:
     """What gives merged geometries their final shape, still in pixels of the model's grid."""
+    straight = np.array([options.regularize and name not in CURVED_CLASSES for name in predictor.classes])
 
-    def simplified(geometries: np.ndarray) -> np.ndarray:
+    def outline(geometries: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        shaped = geometries.copy()
+        for index in np.flatnonzero(straight[labels]):
+            shaped[index] = regularize(shaped[index])
         # Simplification starts at a ring's first point: put it where it does not depend on the windows.
-        return shapely.simplify(shapely.normalize(geometries), SIMPLIFY_PX)
+        return shapely.simplify(shapely.normalize(shaped), SIMPLIFY_PX)
 
-    return simplified
+    return outline
 
 
 def _features(merged: list[MergedInstance], scene: Scene, classes: tuple[str, ...]) -> list[Feature]:

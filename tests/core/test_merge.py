@@ -33,6 +33,12 @@ def courtyard(length: float, thickness: float) -> list[Polygon]:
     return [u_shape(length, thickness)[0] | box(0, length - thickness, length, length)]
 
 
+def comb(length: float, thickness: float) -> list[Polygon]:
+    """Three teeth: two windows with a seam across the teeth see three things and one."""
+    teeth = [box(x, 0, x + thickness / 2, length) for x in (0, length / 2, length - thickness / 2)]
+    return [shapely.union_all([box(0, 0, length, thickness / 2), *teeth])]
+
+
 def disc(length: float, thickness: float) -> list[Polygon]:
     return [shapely.Point(0, 0).buffer(length / 2)]
 
@@ -42,7 +48,7 @@ def row_houses(length: float, thickness: float) -> list[Polygon]:
     return [box(x, 0, x + thickness, length / 2) for x in np.arange(0, length, thickness)]
 
 
-KINDS = [rectangle, l_shape, u_shape, courtyard, disc, row_houses]
+KINDS = [rectangle, l_shape, u_shape, courtyard, comb, disc, row_houses]
 
 placed_shapes = st.tuples(
     st.sampled_from(KINDS),
@@ -121,6 +127,14 @@ def test_tiled_is_untiled(scene, window_px, data):
     assert all(instance.geometry.is_valid for instance in found)
 
 
+def test_pieces_that_the_next_window_shows_to_be_one_are_joined():
+    with_its_back_to_the_right = affinity.translate(affinity.rotate(comb(90, 16)[0], 90, origin=(45, 45)), 50)
+    truth = cover(with_its_back_to_the_right, 0, 160, 96)
+    (found,) = merged([truth], 160, 96, 96, 32, True, np.random.default_rng(0))
+    whole = Window(0, 0, 160, 96)
+    assert_same([found], polygonize(views([truth], whole, np.random.default_rng(0)), whole, 160, 96))
+
+
 # What a real model gets wrong.
 
 
@@ -197,6 +211,12 @@ def test_an_overlap_waits_for_a_better_instance_of_a_later_window():
     )
     assert cut.geometry.bounds == (40, 10, 60, 30)
     assert better.geometry.bounds == (60, 10, 120, 30)
+
+
+def test_an_outline_that_bulges_far_is_not_taken():
+    merger = SeamMerger([Window(0, 0, 96, 96)], 96, 96, lambda geometries, labels: shapely.buffer(geometries, 20))
+    (kept,) = merger.add(0, [seen(30, 30, 50, 50, 0.9)])
+    assert kept.geometry.bounds == (30, 30, 50, 50)
 
 
 @settings(max_examples=40, deadline=None)

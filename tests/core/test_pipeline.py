@@ -113,6 +113,17 @@ def test_score_and_classes_choose(scene, tmp_path):
     assert len(read(tmp_path / "none.gpkg")) == 0
 
 
+def test_outlines_can_be_given_right_angles(tmp_path):
+    roof, tank = affinity.rotate(box(60, 50, 160, 110), 27), shapely.Point(230, 140).buffer(30)
+    picture = paint([cover(roof, 0, 300, 200), cover(tank, 0, 300, 200)], 300, 200)
+    scene = write_raster(tmp_path / "scene.tif", picture, UTM, PLACE)
+    segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions(regularize=True))
+    found = sorted(in_pixels(read(tmp_path / "out.gpkg"), "red"), key=lambda geometry: geometry.bounds)
+    assert [len(shape.geoms[0].exterior.coords) > 5 for shape in found] == [False, True]
+    for shape, truth in zip(found, (roof, tank), strict=True):
+        assert shape.symmetric_difference(truth).area < 0.02 * truth.area
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
