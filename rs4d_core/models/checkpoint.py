@@ -191,7 +191,8 @@ def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.d
     }
     temporary = path.with_name(f".{path.name}.part")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata={_CARD_KEY: json.dumps(card.to_json())})
+        # Not `save_file`: the file it makes only its owner may read, and models are there to be passed on.
+        temporary.write_bytes(safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         with suppress(OSError):  # where not even the folder exists, there is nothing to clear away
