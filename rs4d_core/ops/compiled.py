@@ -27,7 +27,7 @@ def compiled(**flags) -> Callable:
     installation under an account without a home) it refuses to decorate; there, each process compiles anew.
 
     A cached kernel is rebuilt when its own file changes, not when a file it imports from does: so a kernel calls only
-    compiled functions of its own file.
+    compiled functions of its own file, and those of `float_bits`: after a change there, delete the caches.
     """
     options = {"nogil": True, "error_model": "numpy", **flags}
 

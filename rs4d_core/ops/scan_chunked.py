@@ -35,7 +35,7 @@ def scan_chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
         part = slice(start, start + SEGMENT)
         segment = (u[:, part], delta[:, part], A, B[:, part], C[:, part], state)
         if torch.is_grad_enabled():
-            output, state = checkpoint(_scan_segment, *segment, use_reentrant=False)
+            output, state = checkpoint(_scan_segment, *segment, use_reentrant=False, preserve_rng_state=False)
         else:
             output, state = _scan_segment(*segment)
         outputs.append(output)
