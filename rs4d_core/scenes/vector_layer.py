@@ -23,12 +23,14 @@ class VectorLayer:
 
     Attributes:
         source: as the user gave it.
+        path: of the file.
         frame: geometry Polygon or MultiPolygon, two-dimensional, valid, not empty; index 0..N-1; with the file's CRS,
             or None.
         notes: what was repaired or left out, one sentence each.
     """
 
     source: str
+    path: Path
     frame: gpd.GeoDataFrame
     notes: tuple[str, ...]
 
@@ -45,7 +47,7 @@ def read_vector_layer(source: str | Path) -> VectorLayer:
     if not path.exists():
         raise LayerError(f"{path}: no such file; give the path of a vector layer")
     frame = _read_parquet(path) if path.suffix.lower() in (".parquet", ".geoparquet") else _read_ogr(path, layer)
-    return _polygons_only(str(source), frame)
+    return _polygons_only(str(source), path, frame)
 
 
 def _split_source(source: str) -> tuple[Path, str | None]:
@@ -95,7 +97,7 @@ def _choose_layer(path: Path, layers: dict[str, str | None], wanted: str | None)
     return spatial[0]
 
 
-def _polygons_only(source: str, frame: gpd.GeoDataFrame) -> VectorLayer:
+def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLayer:
     notes = []
     if frame.active_geometry_name != "geometry":
         frame = frame.rename_geometry("geometry")
@@ -119,7 +121,9 @@ def _polygons_only(source: str, frame: gpd.GeoDataFrame) -> VectorLayer:
     )
     collapsed = kept.geometry.is_empty.to_numpy()
     _note(notes, collapsed.sum(), "{} left out: nothing remained after the repair")
-    return VectorLayer(source, kept[~collapsed].reset_index(drop=True), tuple(f"{source}: {note}" for note in notes))
+    return VectorLayer(
+        source, path, kept[~collapsed].reset_index(drop=True), tuple(f"{source}: {note}" for note in notes)
+    )
 
 
 def repair_polygons(geometries: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Settings and fixtures of the engine's tests."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def untrained_model(tmp_path_factory) -> Path:
-    """A model file that is whole and small. What it finds is noise, but it finds something everywhere."""
+    """A model file that is whole and small. It finds noise: a few boxes in each window, filled."""
+    config = small_config()
+    config = replace(config, rpn=replace(config.rpn, proposals=5))
     torch.manual_seed(0)
+    segmenter = Segmenter(config)
+    torch.nn.init.constant_(segmenter.mask_head.conv_logits.bias, 9.0)
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     card = ModelCard(
         name="untrained",
-        config=small_config(),
+        config=config,
         colors=("#e41a1c", "#377eb8"),
         resolution_m=(0.3, 1.0),
         window_px=128,
         overlap_px=32,
         default_scores=(0.0,) * len(CLASSES),
     )
-    save_model(path, Segmenter(small_config()), card)
+    save_model(path, segmenter, card)
     return path
 
 

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM, for work that keeps what it has finished."""
+
+import signal
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While it is open, both signals raise KeyboardInterrupt; after `be_graceful()`, the first only sets `requested`.
+
+    A second signal raises even there: whoever insists shall not have to wait.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._graceful = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def be_graceful(self) -> None:
+        """From now on, the first signal only sets `requested`."""
+        self._graceful = True
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._graceful and not self.requested:
+            self.requested = True
+        else:
+            raise KeyboardInterrupt

@@ -1,0 +1,192 @@
+"""Write a result layer, as reviewed and edited, in another format."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pyogrio
+import pyogrio.errors
+import shapely
+from affine import Affine
+from pyproj import CRS
+
+from rs4d_core.errors import LayerError, OptionError, OutputError
+from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.vector_layer import RESULT_LAYER, VectorLayer, read_vector_layer
+from rs4d_core.scenes.writers import SUFFIXES, RunRecord, coco, formats, geopackage
+from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+
+PENDING = "pending"
+ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What reached the file.
+
+    Attributes:
+        output: the file.
+        instances: how many are in it, counted in the file itself.
+        by_class: how many of each class; those without one are not among them.
+        notes: what was repaired or left out, one sentence each.
+    """
+
+    output: Path
+    instances: int
+    by_class: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def export_layer(
+    source: str | Path, output: Path, accepted: bool = False, scene: Path | str | None = None
+) -> ExportResult:
+    """Write the instances of a result layer to `output`, whose suffix picks the format, with all their fields.
+
+    GeoJSON comes in longitude and latitude, COCO in pixels of the scene, all else in the layer's CRS. An existing file
+    is replaced, save a GeoPackage: that may hold other results, and is refused.
+
+    Args:
+        source: a result layer (see `read_vector_layer`).
+        accepted: leave out what a review has not accepted.
+        scene: for COCO, the scene whose pixels count. By default the one that the layer's runs name.
+
+    Raises:
+        OptionError: there is no such format.
+        LayerError: the layer cannot be read, is no result layer, or lacks what the format needs.
+        SceneError: COCO was asked for, and the scene cannot be read.
+        OutputError: the file cannot be written. Nothing is left behind, and an existing file is intact.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OptionError(f"{output}: no format is known by the ending {suffix!r}: use one of {', '.join(SUFFIXES)}")
+    if suffix == ".gpkg" and output.exists():
+        raise OutputError(f"{output} is there already, and may hold other results: choose another name")
+    layer = read_vector_layer(source)
+    frame = _result_fields(layer, accepted)
+    runs = _runs(layer.path, frame)
+    image = None
+    if suffix == ".json":
+        image = _image(layer.source, frame, runs, scene)
+        frame = _in_image(layer.source, frame, image)
+    replacement = Replacement(output)
+    try:
+        with output_errors(output):
+            staged, target = replacement.part(".gpkg"), replacement.part(suffix)
+            _write_geopackage(frame, runs, staged)
+            if image is not None:
+                coco.write_coco(staged, target, _classes(frame, runs), None, image.record)
+            elif suffix in _CONVERTERS:
+                _CONVERTERS[suffix](staged, target)
+            found = _COUNTERS.get(suffix, formats.count_ogr)(target)
+            if found != len(frame):
+                raise OSError(f"{found} of {len(frame)} instances reached the file")
+            replacement.take_place(target)
+    finally:
+        replacement.clear()
+    return ExportResult(output, found, dict(Counter(frame["class"].dropna()).most_common()), layer.notes)
+
+
+_CONVERTERS = {
+    ".geojson": formats.write_geojson,
+    ".fgb": formats.write_flatgeobuf,
+    ".parquet": formats.write_geoparquet,
+}
+_COUNTERS = {".parquet": formats.count_geoparquet, ".json": coco.count_coco}
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A scene as COCO's one image: the record with its pixels, and its CRS."""
+
+    record: RunRecord
+    crs: CRS | None
+
+
+def _result_fields(layer: VectorLayer, accepted: bool) -> gpd.GeoDataFrame:
+    """The features wanted, with the fields of a result layer. What was drawn by hand may lack values."""
+    frame = layer.frame
+    missing = [field for field in geopackage.FIELDS if field not in frame]
+    if missing:
+        raise LayerError(
+            f"{layer.source}: not a result layer (it lacks {', '.join(missing)}); name a file that `rs4d segment` wrote"
+        )
+    frame = frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].fillna(False).astype(bool))
+    return frame[frame["status"] == ACCEPTED].reset_index(drop=True) if accepted else frame
+
+
+def _runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:
+    """The records of the runs that the features come from, oldest first; of all runs, where there are no features."""
+    try:
+        runs = pyogrio.read_dataframe(path, layer=geopackage.RUNS_TABLE)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
+        # No other format than GeoPackage holds this table.
+        return pd.DataFrame(columns=list(geopackage.RUN_FIELDS))
+    if len(frame):
+        runs = runs[runs["run"].isin(frame["run"].dropna())]
+    return runs.sort_values("time").reset_index(drop=True)
+
+
+def _image(source: str, frame: gpd.GeoDataFrame, runs: pd.DataFrame, scene: Path | str | None) -> _Image:
+    """The image of the newest run, which its record describes best."""
+    nameless = int(frame["class"].isna().sum())
+    if nameless:
+        raise LayerError(f"{source}: {nameless} instances have no class, and COCO needs one: set it in the layer")
+    if runs.empty:
+        raise LayerError(f"{source}: it holds no record of its runs, which COCO needs: give a GeoPackage of rs4d")
+    scenes = list(runs["scene"].unique())
+    if scene is None and len(scenes) > 1:
+        raise LayerError(f"{source}: instances of {len(scenes)} scenes, and COCO counts the pixels of one: name it")
+    newest = runs.iloc[-1]
+    with Scene.open(scene or scenes[0]) as opened:
+        record = RunRecord(
+            **{name: newest[name] for name in ("run", "time", "model", "model_sha256", "device")},
+            parameters=json.loads(newest["parameters"]),
+            scene=str(opened.path),
+            scene_width=opened.source_width,
+            scene_height=opened.source_height,
+            scene_transform=tuple(opened.source_transform)[:6],
+        )
+        return _Image(record, None if opened.crs_wkt is None else CRS.from_wkt(opened.crs_wkt))
+
+
+def _in_image(source: str, frame: gpd.GeoDataFrame, image: _Image) -> gpd.GeoDataFrame:
+    """The features in the scene's CRS, all of which must lie in the scene."""
+    if (frame.crs is None) != (image.crs is None):
+        raise LayerError(
+            f"{source}: only one of the layer and the scene {image.record.scene} has a CRS: name its scene"
+        )
+    if frame.crs is not None:
+        frame = frame.to_crs(image.crs)
+    pixels = shapely.transform(
+        frame.geometry.to_numpy(), lambda x, y: ~Affine(*image.record.scene_transform) @ (x, y), interleaved=False
+    )
+    within = shapely.intersects(pixels, shapely.box(0, 0, image.record.scene_width, image.record.scene_height))
+    if not within.all():
+        raise LayerError(
+            f"{source}: {(~within).sum()} of {len(frame)} instances lie outside of the scene {image.record.scene}: "
+            "name the scene that they were found in"
+        )
+    return frame
+
+
+def _classes(frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> list[str]:
+    """The classes that the runs looked for, in the model's order, then those that were given by hand."""
+    looked_for = [name for text in runs["parameters"] for name in json.loads(text)["least_scores"]]
+    return list(dict.fromkeys([*looked_for, *sorted(frame["class"])]))
+
+
+def _write_geopackage(frame: gpd.GeoDataFrame, runs: pd.DataFrame, path: Path) -> None:
+    pyogrio.write_dataframe(
+        frame,
+        path,
+        layer=RESULT_LAYER,
+        driver="GPKG",
+        geometry_type="MultiPolygon",
+        promote_to_multi=True,
+        dataset_options={"VERSION": geopackage.GEOPACKAGE_VERSION},
+    )
+    if len(runs):
+        pyogrio.write_dataframe(runs, path, layer=geopackage.RUNS_TABLE, driver="GPKG")
