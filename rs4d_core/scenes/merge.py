@@ -22,7 +22,9 @@ from rs4d_core.scenes.overlaps import Claim, OverlapCutter
 from rs4d_core.scenes.polygonize import Detection
 from rs4d_core.scenes.windows import Window
 
-SAME_INSTANCE_IOU = 0.5
+# Low, since two views of a thing ten pixels long differ by as much as their outlines waver, while masks of neighbours
+# hardly overlap.
+SAME_INSTANCE_IOU = 0.3
 SAME_INSTANCE_COVER = 0.5
 # Final outlines may bulge this far, in pixels, beyond what the windows showed: as much as the corner of a straightened
 # roof needs. Then nothing that a later window shows can overlap an instance that is final.

@@ -16,7 +16,7 @@ from shapely import MultiPolygon
 from rs4d_core.scenes.areal import multipolygons
 
 # An instance that loses more than this share of its area to better ones was another view of them.
-DUPLICATE_SHARE = 0.6
+DUPLICATE_SHARE = 0.4
 # What is left of a cut in pieces smaller than this, in pixels, is an artefact of two outlines crossing.
 SMALLEST_REMNANT_PX = 1.0
 # Overlaps below this are rounding, in pixels.

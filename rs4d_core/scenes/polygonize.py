@@ -21,6 +21,9 @@ from rs4d_core.scenes.windows import Window
 # objects that touch there cannot overlap.
 CONTOUR_LEVEL = 0.5 + 2.0**-20
 MAX_INVALID_SHARE = 0.5
+# A box that a border cuts may end short of it by this much, or by this share of its own side.
+BORDER_PX = 3.0
+BORDER_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,13 @@ def polygonize(
 
 
 def _is_fragment(patch: MaskPatch, window: Window, frame: tuple[float, float, float, float]) -> bool:
-    """Whether a mask reaches an inner border, to within a pixel or a cell of its own resolution.
+    """Whether a mask reaches an inner border, as nearly as a model can tell.
 
     Generous on purpose: a whole object taken for a fragment comes out the same (it is joined with its like from the
     other window), a fragment taken for a whole object would stay cut.
     """
     x0, y0, x1, y1 = patch.box_xyxy
-    height, width = patch.probabilities.shape
-    margin_x, margin_y = max(1.0, (x1 - x0) / width), max(1.0, (y1 - y0) / height)
+    margin_x, margin_y = (max(BORDER_PX, BORDER_SHARE * side) for side in (x1 - x0, y1 - y0))
     return (
         (frame[0] > window.col and x0 < margin_x)
         or (frame[1] > window.row and y0 < margin_y)
