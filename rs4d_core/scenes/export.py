@@ -80,21 +80,13 @@ def export_layer(
                 coco.write_coco(staged, target, _classes(frame, runs), None, image.record)
             elif suffix in _CONVERTERS:
                 _CONVERTERS[suffix](staged, target)
-            found = _COUNTERS.get(suffix, formats.count_ogr)(target)
+            found = _COUNTERS[suffix](target)
             if found != len(frame):
                 raise OSError(f"{found} of {len(frame)} instances reached the file")
             replacement.take_place(target)
     finally:
         replacement.clear()
     return ExportResult(output, found, dict(Counter(frame["class"].dropna()).most_common()), layer.notes)
-
-
-_CONVERTERS = {
-    ".geojson": formats.write_geojson,
-    ".fgb": formats.write_flatgeobuf,
-    ".parquet": formats.write_geoparquet,
-}
-_COUNTERS = {".parquet": formats.count_geoparquet, ".json": coco.count_coco}
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ def _result_fields(layer: VectorLayer, accepted: bool) -> gpd.GeoDataFrame:
         raise LayerError(
             f"{layer.source}: not a result layer (it lacks {', '.join(missing)}); name a file that `rs4d segment` wrote"
         )
-    frame = frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].fillna(False).astype(bool))
+    frame = frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].eq(True))
     return frame[frame["status"] == ACCEPTED].reset_index(drop=True) if accepted else frame
 
 
@@ -178,6 +170,10 @@ def _classes(frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*looked_for, *sorted(frame["class"])]))
 
 
+def _count_geopackage(path: Path) -> int:
+    return pyogrio.read_info(path, layer=RESULT_LAYER, force_feature_count=True)["features"]
+
+
 def _write_geopackage(frame: gpd.GeoDataFrame, runs: pd.DataFrame, path: Path) -> None:
     pyogrio.write_dataframe(
         frame,
@@ -190,3 +186,17 @@ def _write_geopackage(frame: gpd.GeoDataFrame, runs: pd.DataFrame, path: Path) -
     )
     if len(runs):
         pyogrio.write_dataframe(runs, path, layer=geopackage.RUNS_TABLE, driver="GPKG")
+
+
+_CONVERTERS = {
+    ".geojson": formats.write_geojson,
+    ".fgb": formats.write_flatgeobuf,
+    ".parquet": formats.write_geoparquet,
+}
+_COUNTERS = {
+    ".gpkg": _count_geopackage,
+    ".geojson": formats.count_ogr,
+    ".fgb": formats.count_ogr,
+    ".parquet": formats.count_geoparquet,
+    ".json": coco.count_coco,
+}

@@ -1,0 +1,188 @@
+"""A result layer, as a review leaves it, in other formats."""
+
+import json
+import shutil
+import sqlite3
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import shapely
+from affine import Affine
+from pycocotools.coco import COCO
+from shapely.geometry import MultiPolygon, Polygon
+
+from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_scene
+from rs4d_core.errors import LayerError, OptionError, OutputError, SceneError
+from rs4d_core.scenes.export import export_layer
+from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
+
+CRS = "EPSG:32631"
+STATUS = ("accepted", "rejected", "pending")
+
+
+def record(scene, transform: Affine, **changes) -> RunRecord:
+    run, started = RunRecord.new_id()
+    fields = {
+        "run": run,
+        "time": started,
+        "model": "perfect",
+        "model_sha256": "0" * 64,
+        "parameters": {"least_scores": {"ship": 0.5, "building": 0.5, "vehicle": 0.4}},
+        "scene": str(scene),
+        "scene_width": 300,
+        "scene_height": 200,
+        "scene_transform": tuple(transform)[:6],
+        "device": "cpu",
+    }
+    return RunRecord(**fields | changes)
+
+
+def edit(layer, sql: str, rows: list[tuple]) -> None:
+    """Change fields, not geometry, of a GeoPackage."""
+    with sqlite3.connect(layer) as database:
+        # The triggers of the spatial index name functions that only GDAL has. They are not called for a mere field.
+        for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):
+            database.create_function(name, 1, lambda _geometry: None)
+        database.executemany(sql, rows)
+
+
+@pytest.fixture
+def reviewed(tmp_path):
+    """The truth of a scene as a result layer, with a third accepted, a third rejected, and a third edited."""
+    scene = generate_scene(5, 300, 200, 0.5)
+    path = tmp_path / "scene.tif"
+    transform = write_scene(scene, path)
+    truth = truth_features(scene, transform)
+    layer = tmp_path / "result.gpkg"
+    with open_writer(
+        layer, gpd.GeoSeries(crs=CRS).crs.to_wkt(), ("ship",), ("#ff0000",), record(path, transform)
+    ) as out:
+        out.add(
+            [
+                Feature(MultiPolygon([shape]), name, (90 - i) / 100, shape.area)
+                for i, (name, shape) in enumerate(zip(truth["class"], truth.geometry, strict=True))
+            ]
+        )
+    assert len(truth) >= 6
+    rows = [(STATUS[i % 3], i % 3 == 2, i + 1) for i in range(len(truth))]
+    edit(layer, "UPDATE instances SET status = ?, edited = ? WHERE fid = ?", rows)
+    return layer, path, truth
+
+
+def read(path) -> gpd.GeoDataFrame:
+    if path.suffix == ".parquet":
+        return gpd.read_parquet(path)
+    return gpd.read_file(path, layer="instances" if path.suffix == ".gpkg" else None)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])
+def test_all_fields_reach_every_format(tmp_path, reviewed, suffix):
+    layer, _, truth = reviewed
+    result = export_layer(layer, tmp_path / f"out{suffix}")
+    written = read(result.output)
+    assert result.instances == len(written) == len(truth)
+    assert result.by_class == truth["class"].value_counts().to_dict()
+    source = read(layer).sort_values("score").reset_index(drop=True)
+    written = written.to_crs(CRS).sort_values("score").reset_index(drop=True)
+    for field in ("class", "score", "status", "edited", "area_m2", "run"):
+        assert list(written[field]) == list(source[field])
+    # GeoJSON's seven decimals of a degree are a centimetre.
+    assert written.geometry.hausdorff_distance(source.geometry).max() < 0.02
+    # What was exported can be exported again, and compared.
+    assert export_layer(result.output, tmp_path / "again.fgb").instances == len(truth)
+
+
+def test_only_what_was_accepted(tmp_path, reviewed):
+    layer, _, truth = reviewed
+    result = export_layer(layer, tmp_path / "out.fgb", accepted=True)
+    assert result.instances == -(-len(truth) // 3)
+    assert set(read(result.output)["status"]) == {"accepted"}
+
+
+def test_a_geopackage_keeps_the_record_of_its_runs(tmp_path, reviewed):
+    layer, scene, _ = reviewed
+    export_layer(layer, tmp_path / "out.gpkg", accepted=True)
+    before, after = (pyogrio.read_dataframe(path, layer="runs") for path in (layer, tmp_path / "out.gpkg"))
+    pd.testing.assert_frame_equal(before, after)
+    assert after["scene"].tolist() == [str(scene)]
+    assert pyogrio.list_layers(tmp_path / "out.gpkg").tolist() == [["instances", "MultiPolygon"], ["runs", None]]
+
+
+def test_coco_in_pixels_of_the_scene(tmp_path, reviewed):
+    layer, scene, _ = reviewed
+    # A courtyard is cut open, since COCO's polygons have no holes.
+    result = export_layer(layer, tmp_path / "out.json")
+    coco = json.loads(result.output.read_text())
+    assert (coco["images"][0]["width"], coco["images"][0]["height"]) == (300, 200)
+    assert [category["name"] for category in coco["categories"]][:3] == ["ship", "building", "vehicle"]
+    assert coco["info"]["run"]["scene"] == str(scene)
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    source = read(layer)
+    index = COCO(result.output)
+    for annotation, (_, row) in zip(coco["annotations"], source.iterrows(), strict=True):
+        assert names[annotation["category_id"]] == row["class"]
+        assert (annotation["status"], annotation["edited"]) == (row["status"], row["edited"])
+        assert annotation["area"] == pytest.approx(row.geometry.area / 0.25, rel=1e-3)
+        assert index.annToMask(annotation).sum() == pytest.approx(annotation["area"], abs=30, rel=0.2)
+
+
+def test_coco_of_a_scene_that_was_moved(tmp_path, reviewed):
+    layer, scene, truth = reviewed
+    moved = tmp_path / "moved.tif"
+    shutil.move(scene, moved)
+    with pytest.raises(SceneError, match=r"scene\.tif"):
+        export_layer(layer, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+    assert export_layer(layer, tmp_path / "out.json", scene=moved).instances == len(truth)
+    elsewhere = tmp_path / "elsewhere.tif"
+    write_scene(generate_scene(5, 300, 200, 0.5), elsewhere, transform=Affine(0.5, 0, 0, 0, -0.5, 0))
+    with pytest.raises(LayerError, match="lie outside"):
+        export_layer(layer, tmp_path / "out.json", scene=elsewhere)
+
+
+def test_what_was_drawn_by_hand_may_lack_values(tmp_path, reviewed):
+    layer, _, truth = reviewed
+    frame = read(layer)
+    x, y = frame.geometry[0].centroid.coords[0]
+    bow_tie = Polygon([(x, y), (x + 2, y + 2), (x + 2, y), (x, y + 2)])
+    drawn = gpd.GeoDataFrame({"class": [None, None]}, geometry=[bow_tie, None], crs=CRS)
+    pyogrio.write_dataframe(drawn, layer, layer="instances", append=True, promote_to_multi=True)
+    result = export_layer(layer, tmp_path / "out.fgb")
+    assert result.instances == len(truth) + 1
+    assert any("repaired" in note for note in result.notes)
+    written = read(result.output)
+    (by_hand,) = written[written["class"].isna()].to_dict("records")
+    assert (by_hand["status"], by_hand["edited"]) == ("pending", False)
+    assert np.isnan(by_hand["score"])
+    assert shapely.is_valid(by_hand["geometry"])
+    with pytest.raises(LayerError, match="1 instances have no class"):
+        export_layer(layer, tmp_path / "out.json")
+
+
+def test_a_layer_of_nothing_is_written_all_the_same(tmp_path, reviewed):
+    layer, _, _ = reviewed
+    edit(layer, "UPDATE instances SET status = ?", [("rejected",)])
+    for suffix in (".gpkg", ".geojson", ".fgb", ".parquet", ".json"):
+        assert export_layer(layer, tmp_path / f"out{suffix}", accepted=True).instances == 0
+
+
+def test_refusals(tmp_path, reviewed):
+    layer, _, truth = reviewed
+    foreign = tmp_path / "foreign.gpkg"
+    truth.to_file(foreign)
+    with pytest.raises(LayerError, match="lacks score, status"):
+        export_layer(foreign, tmp_path / "out.fgb")
+    with pytest.raises(OptionError, match=r"'\.shp'"):
+        export_layer(layer, tmp_path / "out.shp")
+    with pytest.raises(OutputError, match="does not exist"):
+        export_layer(layer, tmp_path / "nowhere" / "out.fgb")
+    export_layer(layer, tmp_path / "out.geojson")
+    with pytest.raises(LayerError, match="no record of its runs"):
+        export_layer(tmp_path / "out.geojson", tmp_path / "out.json")
+    before = foreign.read_bytes()
+    with pytest.raises(OutputError, match="is there already"):
+        export_layer(layer, foreign)
+    assert foreign.read_bytes() == before
