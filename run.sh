@@ -15,7 +15,15 @@ mkdir -p "$root/out"
 if [ $# -eq 0 ]; then
   demo=$root/out/demo
   say "Generating a scene ..."
-  "$root/.venv/bin/python" -m rs4d_core.datasets.synthetic.demo "$demo.tif"
+  # A port. Scenes with a seed below 2^32 are never trained on.
+  "$root/.venv/bin/python" - "$demo.tif" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from rs4d_core.datasets.synthetic import generate_scene, write_scene
+
+write_scene(generate_scene(seed=2_000_000_002, width=1400, height=1000, resolution_m=0.5), Path(sys.argv[1]))
+PYTHON
   say "Finding its instances ..."
   rm -f "$demo.gpkg"
   "${rs4d[@]}" segment "$demo.tif" -o "$demo.gpkg" --picture "$demo.png"
