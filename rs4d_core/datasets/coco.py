@@ -1,7 +1,8 @@
 """Read instance annotations in COCO's JSON format, and say clearly where a file breaks it."""
 
 import json
-import math
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def _load(path: Path) -> dict:
         raise DatasetError(f"{path}: no such file; give the path of a COCO annotation file") from None
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}); give a COCO annotation file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
         raise DatasetError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from None
     except RecursionError:
         raise DatasetError(f"{path}: JSON nested too deeply to be COCO; export the annotations again") from None
@@ -154,7 +155,7 @@ def _images(path: Path, records: list, folder: Path) -> dict[int, _Image]:
         if width <= 0 or height <= 0:
             raise DatasetError(f"{where} is {width} x {height} pixels; give its true width and height")
         file = folder / _key(where, record, "file_name", str)
-        if not file.is_file():
+        if not os.path.isfile(file):  # Path.is_file raises where a name is too long or a folder closed
             raise DatasetError(f"{where}: there is no file {file}; give the folder that holds the images")
         entries[record["id"]] = _Image(file, width, height)
     return entries
@@ -197,7 +198,8 @@ def _annotation(record: dict, label: int, width: int, height: int) -> Annotation
 
 
 def _is_finite_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    # Compared, not converted: an integer of JSON may be too large for a float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _box(bbox: object) -> tuple[float, float, float, float]:

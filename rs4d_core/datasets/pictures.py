@@ -30,7 +30,7 @@ def read_picture(sample: Sample) -> Image.Image:
                     f"{sample.width} x {sample.height}; use the images that the annotations were made on"
                 )
             return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:  # SyntaxError: a damaged PNG
         raise DatasetError(
             f"{sample.name}: not an image that Pillow can read ({error}); convert it to PNG or JPEG"
         ) from None

@@ -157,6 +157,7 @@ BROKEN = {
     "unknown class": (changed("categories", 0, "name", to="plane"), "category 'plane' is not a known class; map it to"),
     "no category name": (changed("categories", 0, "name", to=...), "category 3 has no 'name'"),
     "missing image file": (changed("images", 0, "file_name", to="b.png"), "there is no file"),
+    "file name too long": (changed("images", 0, "file_name", to="b" * 300), "there is no file"),
     "file name a number": (changed("images", 0, "file_name", to=1), "'file_name' is 1, not text"),
     "no width": (changed("images", 0, "width", to=...), "image 7 has no 'width'"),
     "height text": (changed("images", 0, "height", to="10"), "'height' is '10', not a whole number"),
@@ -165,6 +166,8 @@ BROKEN = {
     "box of three": (with_annotation(bbox=[1, 2, 3]), "annotation 11: 'bbox' is [1, 2, 3]"),
     "box negative": (with_annotation(bbox=[1, 2, -3, 4]), "negative width or height"),
     "box not a number": (with_annotation(bbox=[1, 2, float("nan"), 4]), "not four finite numbers"),
+    "box beyond floats": (with_annotation(bbox=[1, 2, 10**400, 4]), "not four finite numbers"),
+    "box of 5000 digits": ('{"images": [1' + "0" * 5000 + "]}", "not JSON"),
     "box text": (with_annotation(bbox=["1", 2, 3, 4]), "not four finite numbers"),
     "no box, no outline": (
         changed("annotations", 0, to={"id": 1, "image_id": 7, "category_id": 3}),

@@ -230,6 +230,7 @@ def test_evaluation_images_are_padded_to_multiples_of_32():
         (png(np.zeros((10, 12, 3), np.uint8)), "is 12 x 10 pixels, its annotations are for 10 x 10"),
         (png(np.random.default_rng(0).integers(0, 255, (10, 10, 3), dtype=np.uint8))[:150], "cannot be read"),
         (png(np.zeros((10, 10), np.uint16)), "more than 8 bits"),
+        (png(np.zeros((10, 10, 3), np.uint8)).replace(b"\rIDAT", b"\5IDAT"), "not an image that Pillow can read"),
     ],
 )
 def test_images_that_do_not_fit_give_one_clear_error(image, message):
