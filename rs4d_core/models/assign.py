@@ -53,10 +53,22 @@ def assign(
     return Assignment(truth, positive, (best < negative_iou) & ~positive & free)
 
 
-def sample(assignment: Assignment, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
-    """Indices of at most `count` boxes, drawn at random: positives (at most `positive_share` of them), negatives."""
+def sample(
+    assignment: Assignment, count: int, positive_share: float, most_negatives: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Indices of at most `count` boxes, drawn at random: positives (at most `positive_share` of them), negatives.
+
+    Args:
+        assignment: of the boxes to draw from.
+        count: how many in all.
+        positive_share: largest share of positives.
+        most_negatives: at most this many negatives for each positive, counting at least 8 positives.
+    """
     positive = _draw(assignment.positive, int(count * positive_share))
-    return positive, _draw(assignment.negative, count - len(positive))
+    room = count - len(positive)
+    if most_negatives is not None:
+        room = min(room, int(most_negatives * max(len(positive), 8)))
+    return positive, _draw(assignment.negative, room)
 
 
 def _draw(mask: Tensor, count: int) -> Tensor:

@@ -47,16 +47,13 @@ class BoxHead(nn.Module):
             truth_xyxy: `(K, 4)`, the matched instance's box; any value for background.
             annotated: `(K, classes)` bool, the classes labelled in the region's image.
 
-        A background region of an image in which some classes are not labelled may well be one of those: it is taught to
-        be background OR one of them (the unbiased cross entropy of arXiv 2002.00718, eq. 5).
+        A region of an image in which some classes are not labelled may well show one of those: they are left out of its
+        softmax, so that their logits learn nothing from it.
         """
-        log_p = F.log_softmax(logits, dim=1)
-        open_to = torch.cat([~annotated, torch.ones_like(annotated[:, :1])], dim=1)
-        as_background = log_p.masked_fill(~open_to, float("-inf")).logsumexp(1)
-        foreground = labels < self.classes
-        as_labelled = log_p.gather(1, labels[:, None]).squeeze(1)
-        class_loss = -torch.where(foreground, as_labelled, as_background).sum() / max(len(labels), 1)
-        chosen = torch.nonzero(foreground).squeeze(1)
+        possible = torch.cat([annotated, torch.ones_like(annotated[:, :1])], dim=1)
+        log_p = F.log_softmax(logits.masked_fill(~possible, float("-inf")), dim=1)
+        class_loss = F.nll_loss(log_p, labels, reduction="sum") / max(len(labels), 1)
+        chosen = torch.nonzero(labels < self.classes).squeeze(1)
         coded = box_ops.encode(truth_xyxy[chosen], regions.boxes_xyxy[chosen], box_ops.BOX_HEAD_STD)
         regressed = deltas[chosen, labels[chosen]]
         box_loss = F.smooth_l1_loss(regressed, coded, reduction="sum") / max(len(labels), 1)

@@ -17,11 +17,12 @@ _NMS_IOU = 0.7
 
 
 class RPN(nn.Module):
-    """Region proposal network (arXiv 1506.01497) with one objectness per class.
+    """Region proposal network (arXiv 1506.01497) that can learn from data sets of different classes.
 
-    A data set that labels ships only says nothing about the cars in its images. With a single objectness, every such
-    car would be taught as "no object" and no head could ever see it again. Here an anchor's objectness is learned for
-    the classes that the image's data set labels, and the proposals are ranked by their best class.
+    A data set that labels ships only says nothing about the cars in its images. With one objectness, every such car
+    would be taught as "no object", and no head could ever see it again. So an anchor has an objectness for each class:
+    a common part, which learns from all that is labelled anywhere, and a part of the class's own, which is left alone
+    where the class is not labelled. Proposals are ranked by their best class.
     """
 
     def __init__(self, channels: int, classes: int, config: RPNConfig) -> None:
@@ -30,22 +31,20 @@ class RPN(nn.Module):
         self.classes = classes
         anchors = anchor_count(config.anchor_scales)
         self.rpn_conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.rpn_cls = nn.Conv2d(channels, anchors * classes, 1)
+        self.rpn_cls = nn.Conv2d(channels, anchors, 1)
+        self.rpn_own = nn.Conv2d(channels, anchors * classes, 1)
         self.rpn_reg = nn.Conv2d(channels, anchors * 4, 1)
-        for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+        for layer in (self.rpn_conv, self.rpn_cls, self.rpn_own, self.rpn_reg):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        # Nearly all anchors are background: start from there, or the first steps are spent on learning it.
-        nn.init.constant_(self.rpn_cls.bias, -4.0)
 
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits `(B, M, K)` and box deltas `(B, M, 4)` of each level's M anchors, for K classes."""
         logits, deltas = [], []
         for level in levels:
             hidden = F.relu(self.rpn_conv(level))
-            # (B, A * k, h, w) to (B, h * w * A, k): the order of the anchors.
-            logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.classes)).float())
-            deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)).float())
+            logits.append(_by_anchor(self.rpn_cls(hidden), 1) + _by_anchor(self.rpn_own(hidden), self.classes))
+            deltas.append(_by_anchor(self.rpn_reg(hidden), 4))
         return logits, deltas
 
     @torch.no_grad()
@@ -54,13 +53,13 @@ class RPN(nn.Module):
     ) -> list[Tensor]:
         """The best boxes `(P, 4)` of each image, at most `config.proposals` each, best first."""
         anchors = pyramid_anchors(levels, self.config.anchor_scales)
-        best = [level.max(2).values for level in logits]
+        objectness = [level.max(2).values for level in logits]
         found = []
         for image in range(len(logits[0])):
             scores, candidates, groups = [], [], []
             for index, level_anchor in enumerate(anchors):
                 count = min(self.config.pre_nms, len(level_anchor))
-                score, chosen = best[index][image].topk(count)
+                score, chosen = objectness[index][image].topk(count)
                 decoded = box_ops.decode(deltas[index][image, chosen], level_anchor[chosen], box_ops.RPN_STD)
                 scores.append(score)
                 candidates.append(box_ops.clip(decoded, height, width))
@@ -85,13 +84,17 @@ class RPN(nn.Module):
         for image, target in enumerate(targets):
             assignment = assign(anchors, target, _POSITIVE_IOU, _NEGATIVE_IOU, keep_best=_NEGATIVE_IOU)
             positive, negative = sample(assignment, _SAMPLES, positive_share=0.5)
-            chosen = torch.cat([positive, negative])
             truth = assignment.truth[positive]
-            wanted = all_logits.new_zeros(len(chosen), self.classes)
-            wanted[torch.arange(len(positive), device=wanted.device), target.labels[truth]] = 1.0
-            errors = F.binary_cross_entropy_with_logits(all_logits[image, chosen], wanted, reduction="none")
-            class_loss = class_loss + errors[:, target.annotated].sum()
+            # An instance speaks for its own class; background, for all the classes that would have been labelled.
+            own = all_logits[image, positive, target.labels[truth]]
+            best = all_logits[image, negative].masked_fill(~target.annotated, float("-inf")).amax(1)
+            class_loss = class_loss + F.softplus(-own).sum() + F.softplus(best).sum()
             coded = box_ops.encode(target.boxes_xyxy[truth], anchors[positive], box_ops.RPN_STD)
             box_loss = box_loss + F.smooth_l1_loss(all_deltas[image, positive], coded, beta=1 / 9, reduction="sum")
-            drawn += len(chosen)
+            drawn += len(positive) + len(negative)
         return {"rpn_class": class_loss / max(drawn, 1), "rpn_box": box_loss / max(drawn, 1)}
+
+
+def _by_anchor(maps: Tensor, values: int) -> Tensor:
+    """`(B, A * values, h, w)` to `(B, h * w * A, values)`, float32: the order of the anchors."""
+    return maps.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, values)).float()

@@ -22,6 +22,7 @@ SIZE_DIVISOR = 32
 
 _SAMPLES = 256
 _POSITIVE_SHARE = 0.25
+_NEGATIVES = 3.0
 _REGION_IOU = 0.5
 
 
@@ -86,7 +87,9 @@ class Segmenter(nn.Module):
             # The truth itself is proposed too, or the heads would wait for the proposals to become good.
             candidates = torch.cat([target.boxes_xyxy, found])
             assignment = assign(candidates, target, _REGION_IOU, _REGION_IOU)
-            positive, negative = sample(assignment, _SAMPLES, _POSITIVE_SHARE)
+            # Images with few instances do not fill up with background: nearly all regions would then be background,
+            # and that is what the heads would learn first, and for long.
+            positive, negative = sample(assignment, _SAMPLES, _POSITIVE_SHARE, _NEGATIVES)
             chosen = torch.cat([positive, negative])
             instance = assignment.truth[chosen]
             label = torch.full_like(instance, len(self.config.classes))
