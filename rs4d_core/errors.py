@@ -33,6 +33,14 @@ class DatasetError(RS4DError, ValueError):
     """A data set's files contradict each other or break their format."""
 
 
+class CheckpointError(RS4DError, OSError):
+    """A checkpoint of a training run is damaged, or belongs to another model."""
+
+
+class DivergedError(RS4DError, ArithmeticError):
+    """The losses or gradients of a training run have become infinite or undefined, and stay so."""
+
+
 class RecipeError(RS4DError, ValueError):
     """A training recipe lacks a setting, has an unknown one, or gives one a value that cannot work."""
 

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, for work that keeps what it has finished."""
 
 import signal
+import threading
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -9,7 +10,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """While it is open, both signals raise KeyboardInterrupt; after `be_graceful()`, the first only sets `requested`.
 
-    A second signal raises even there: whoever insists shall not have to wait.
+    A second signal raises even there: whoever insists shall not have to wait. Outside of the main thread, where Python
+    allows no signal handlers, nothing is ever requested.
     """
 
     def __init__(self) -> None:
@@ -18,7 +20,8 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -3,7 +3,7 @@
     python training/evaluate.py --model MODEL --images DIR --annotations FILE [--json]
     python training/evaluate.py --model MODEL --synthetic 50 [--json]
 
-Exit status: 0 done, 2 bad input.
+Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -60,6 +60,8 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
         return read_coco(arguments.annotations, arguments.images, card.classes, _class_map(arguments.classes))
     if arguments.synthetic < 1:
         raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
+    if arguments.seed < 0:
+        raise OptionError(f"--seed is {arguments.seed}: it cannot be negative")
     return fresh_scenes(arguments.synthetic, arguments.seed, card.window_px, card.resolution_m, card.classes)
 
 
@@ -90,6 +92,9 @@ def main() -> int:
     except RS4DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was measured", file=sys.stderr)
+        return 130
     if arguments.json:
         print(json.dumps(metrics.to_json()))
     else:

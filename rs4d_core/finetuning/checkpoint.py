@@ -11,15 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rs4d_core.errors import OutputError, RS4DError
+from rs4d_core.errors import CheckpointError, OutputError
 
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest turns out to be unreadable."""
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
-
-
-class CheckpointError(RS4DError, OSError):
-    """A checkpoint of a run is damaged, or belongs to another model."""
 
 
 def save_checkpoint(

@@ -9,11 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from rs4d_core.errors import OutputError
+
 
 class Journal:
     """Writes `metrics.jsonl` and `log.txt` of a run folder, and shows progress on stderr.
 
-    On a terminal there is a bar; elsewhere each logged step is a line. Of several processes only one speaks.
+    On a terminal there is a bar; elsewhere each logged step is a line. Of several processes only one speaks. All of
+    its methods raise OutputError where the run folder can no longer be written.
     """
 
     def __init__(self, folder: Path, steps: int, step: int, speaks: bool = True) -> None:
@@ -44,8 +47,7 @@ class Journal:
         """A line for people, in the log and (`echo`) on stderr."""
         if not self._speaks:
             return
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+        _append(self._log, f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}")
         if echo:
             self._console.print(message, markup=False)
 
@@ -53,8 +55,7 @@ class Journal:
         """A line of `metrics.jsonl`; `entry` has a `step`."""
         if not self._speaks:
             return
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        _append(self._metrics, json.dumps(entry))
 
     def steps_done(self, entry: dict[str, Any], pace: "Pace") -> None:
         """Record the steps since the last such call, and show them."""
@@ -73,6 +74,14 @@ class Journal:
             # A crash can leave half a line at the end.
             whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             self._metrics.write_text("".join(whole), encoding="utf-8")
+
+
+def _append(file: Path, line: str) -> None:
+    try:
+        with file.open("a", encoding="utf-8") as text:
+            text.write(line + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {file} ({error}); make room, then start again") from error
 
 
 class Pace:

@@ -11,16 +11,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from rs4d_core.device import choose_device
-from rs4d_core.errors import RecipeError, RS4DError
+from rs4d_core.errors import DivergedError, OutputError, RecipeError
 from rs4d_core.finetuning.checkpoint import checkpoints, read_state, restore_checkpoint, save_checkpoint
 from rs4d_core.finetuning.data import RunData, load_batches, open_data
-from rs4d_core.finetuning.interrupt import StopRequest
 from rs4d_core.finetuning.journal import Journal, Pace
 from rs4d_core.finetuning.measuring import build_card, measure_held_back, selection_score
 from rs4d_core.finetuning.precision import resolve_precision
 from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.finetuning.recipe_file import differences, recipe_from_table, recipe_to_table, recipe_to_toml
 from rs4d_core.finetuning.schedule import WeightAverage, build_optimizer, learning_rate
+from rs4d_core.interruption import Interruption
 from rs4d_core.models.checkpoint import save_model
 from rs4d_core.models.config import preset
 from rs4d_core.models.instances import Instances, Target
@@ -31,10 +31,6 @@ MOST_SKIPPED = 20
 _FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 _FREE_SECTIONS = ("running.", "evaluation.")
 """Settings that a resumed run may change: they do not touch the weights."""
-
-
-class DivergedError(RS4DError, ArithmeticError):
-    """The losses or gradients of a run have become infinite or undefined, and stay so."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +87,7 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
 
     Raises:
         RecipeError: the folder holds a run of another recipe.
+        CheckpointError: the last checkpoint is damaged.
         DatasetError: the data is missing or broken.
         DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
         OutputError: the folder cannot be written.
@@ -122,13 +119,14 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
             f"{recipe.model.name}: {sum(p.numel() for p in segmenter.parameters()) / 1e6:.2f} M parameters, "
             f"{fabric.device}, precision {precision}, from step {run.state.step}; held back: {sizes or 'nothing'}"
         )
-        with StopRequest() as stop:
+        with Interruption() as stop:
+            # A step is not left half done, and a checkpoint is written before the run ends.
+            stop.be_graceful()
             return run.run(journal, stop)
 
 
 def _prepare_folder(folder: Path, recipe: Recipe) -> Path | None:
     """Make the run folder, or check that it is this recipe's; the checkpoint to go on from."""
-    folder.mkdir(parents=True, exist_ok=True)
     saved = checkpoints(folder / "checkpoints")
     if saved:
         before = recipe_from_table(read_state(saved[-1])["recipe"])
@@ -137,7 +135,11 @@ def _prepare_folder(folder: Path, recipe: Recipe) -> Path | None:
             raise RecipeError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}): give another --name, or remove it"
             )
-    (folder / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to the run folder {folder} ({error}): give another one with --runs") from error
     return saved[-1] if saved else None
 
 
@@ -155,7 +157,7 @@ class _Run:
         saved = restore_checkpoint(checkpoint, self._segmenter, self._average.model, self._optimizer)
         self.state = _State(**saved["state"])
 
-    def run(self, journal: Journal, stop: StopRequest) -> TrainingResult:
+    def run(self, journal: Journal, stop: Interruption) -> TrainingResult:
         settings, running, state = self._recipe.optimization, self._recipe.running, self.state
         rank, ranks = self._fabric.global_rank, self._fabric.world_size
         batches = load_batches(self._data, self._recipe, state.step, rank, ranks)
@@ -252,7 +254,7 @@ class _Run:
         due = step == settings.optimization.steps or (step > 0 and step % settings.evaluation.every == 0)
         return due and self.state.evaluated_step != step and bool(self._data.held_back)
 
-    def _evaluate(self, journal: Journal, stop: StopRequest) -> bool:
+    def _evaluate(self, journal: Journal, stop: Interruption) -> bool:
         """Measure the averaged weights; keep them if they are the best so far. False where stopped before the end."""
         done = True
         if self._fabric.is_global_zero:
@@ -263,7 +265,7 @@ class _Run:
             self.state.evaluated_step = self.state.step
         return not stopped
 
-    def _measure(self, journal: Journal, stop: StopRequest) -> bool:
+    def _measure(self, journal: Journal, stop: Interruption) -> bool:
         state, started = self.state, time.monotonic()
         limit = None if state.step == self._recipe.optimization.steps else self._recipe.evaluation.images
         metrics = measure_held_back(

@@ -83,6 +83,7 @@ class HeldBack:
         _check(
             self.count is None or self.count > 0, f"held_back.count is {self.count}: give 1 or more, or leave it out"
         )
+        _check(self.seed >= 0, f"held_back.seed is {self.seed}: it cannot be negative")
         _check(self.margin >= 0, f"held_back.margin is {self.margin}: it cannot be negative")
         if self.place is not None:
             try:

@@ -85,10 +85,11 @@ def _apply_override(table: dict[str, Any], override: str) -> None:
 def _entry(node: Any, key: str, where: str) -> Any:
     """The table `key` of a table, or of a list of named tables such as `datasets`."""
     if isinstance(node, list):
+        node = [entry for entry in node if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
         for entry in node:
-            if entry.get("name") == key:
+            if entry["name"] == key:
                 return entry
-        raise RecipeError(f"--set {where}: nothing has this name{_nearest(key, [e.get('name', '') for e in node])}")
+        raise RecipeError(f"--set {where}: nothing has this name{_nearest(key, [entry['name'] for entry in node])}")
     if not isinstance(node, dict):
         raise RecipeError(f"--set {where}: there is no such section")
     return node.setdefault(key, {})

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from rs4d_core.datasets.sample import Sample
-from rs4d_core.errors import DatasetError, RecipeError
-from rs4d_core.finetuning.checkpoint import CheckpointError, checkpoints
+from rs4d_core.errors import CheckpointError, DatasetError, DivergedError, OutputError, RecipeError
+from rs4d_core.finetuning.checkpoint import checkpoints
 from rs4d_core.finetuning.data import fresh_scenes, load_batches, open_data
-from rs4d_core.finetuning.loop import DivergedError, train
+from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
 from rs4d_core.finetuning.recipe_file import differences, read_recipe, recipe_to_toml
 from rs4d_core.finetuning.schedule import WeightAverage, build_optimizer, learning_rate
@@ -137,6 +137,8 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("datasets.squares.held_back={count=2, place='a'}", "held_back needs either count, or place and block"),
         ("datasets.squares.class_map={house='hut'}", '"hut", which is not in model.classes'),
         ("running.devices=3", "must be a multiple of running.devices"),
+        ("datasets.squares.held_back.seed=-1", "held_back.seed is -1"),
+        ("model.classes.building.color=1", "nothing has this name"),
         ("optimization", "section.setting=value"),
     ],
 )
@@ -341,6 +343,12 @@ def test_a_damaged_checkpoint_says_what_to_do(data, short_run, tmp_path):
         train(recipe_of(data), data, tmp_path / "run")
 
 
+def test_a_run_folder_that_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match=r"cannot write to the run folder .*file"):
+        train(recipe_of(data), data, tmp_path / "file" / "run")
+
+
 def test_a_run_that_diverges_gives_up(data, tmp_path):
     recipe = recipe_of(data, "optimization.steps=40", "optimization.lr=1e30", "optimization.clip_norm=1e30")
     with pytest.raises(DivergedError, match=r"20 steps in a row, .* lower optimization\.lr"):
@@ -380,6 +388,7 @@ def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsy
         ("finetune", ["nowhere.toml", "--data", "."], "cannot read the recipe nowhere.toml"),
         ("finetune", ["{data}/squares.toml", "--data", "{data}/nowhere", "--runs", "{tmp}"], "squares.json"),
         ("evaluate", ["--model", "nowhere.safetensors", "--synthetic", "1"], "nowhere.safetensors"),
+        ("evaluate", ["--model", "{run}/final.safetensors", "--synthetic", "1", "--seed", "-1"], "--seed is -1"),
         ("evaluate", ["--model", "{run}/final.safetensors"], "give either --images and --annotations, or --synthetic"),
     ],
 )
