@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from rs4d_core.errors import OptionError
+from rs4d_core.errors import DependencyError
 
 
 def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -11,12 +11,12 @@ def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
     The kernel wants channels before the sequence: u and delta `(B, D, L)`, B and C `(B, N, L)`.
 
     Raises:
-        OptionError: mamba-ssm is not installed.
+        DependencyError: mamba-ssm is not installed.
     """
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError as error:
-        raise OptionError(
+        raise DependencyError(
             "the CUDA scan needs mamba-ssm, which is not installed: pip install 'rs4d[cuda]', or use 'chunked'"
         ) from error
     u, delta, B, C = (tensor.float().transpose(1, 2).contiguous() for tensor in (u, delta, B, C))

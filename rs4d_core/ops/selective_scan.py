@@ -47,6 +47,7 @@ def selective_scan(
 
     Raises:
         OptionError: the shapes do not fit each other, or the implementation is unknown or cannot take these tensors.
+        DependencyError: "cuda" was asked for, and mamba-ssm is not installed.
     """
     _check_shapes(u, delta, A, B, C, D)
     if implementation == "auto":
