@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -240,7 +241,7 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for names that are too long, and in closed folders
         raise ModelFileError(f"there is no model file {path}: check the path, or leave --model out for the default")
     try:
         with safetensors.safe_open(path, framework="pt") as file:

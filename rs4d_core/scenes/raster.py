@@ -176,9 +176,10 @@ class Raster:
 def _open(path: Path | str) -> DatasetReader:
     name = str(path)
     is_local = "://" not in name and not name.startswith("/vsi") and not _names_a_part(name)
-    if is_local and not Path(name).exists():
+    # os.path here and below: pathlib raises for names that are too long, and in folders that may not be entered.
+    if is_local and not os.path.exists(name):
         raise SceneError(f"{name} does not exist: check the path of the scene")
-    if is_local and Path(name).is_file() and Path(name).stat().st_size == 0:
+    if is_local and os.path.isfile(name) and os.path.getsize(name) == 0:
         raise SceneError(f"{name} is empty (0 bytes): copy or download it again")
     try:
         with warnings.catch_warnings():
@@ -186,7 +187,7 @@ def _open(path: Path | str) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(name)
     except (RasterioIOError, ValueError, TypeError) as error:
-        if is_local and Path(name).is_dir():
+        if is_local and os.path.isdir(name):
             raise SceneError(f"{name} is a folder: give a raster file") from error
         if is_local and not os.access(name, os.R_OK):
             raise SceneError(f"{name} may not be read: ask for read permission") from error
@@ -197,7 +198,7 @@ def _open(path: Path | str) -> DatasetReader:
 def _names_a_part(name: str) -> bool:
     """Whether this is GDAL's way of naming one raster inside a file, such as GPKG:file.gpkg:table."""
     head, colon, _ = name.partition(":")
-    return bool(colon) and len(head) > 1 and not Path(name).exists()
+    return bool(colon) and len(head) > 1 and not os.path.exists(name)
 
 
 def _check(dataset: DatasetReader, path: Path | str) -> None:

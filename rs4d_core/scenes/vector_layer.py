@@ -1,5 +1,6 @@
 """Read a layer of polygons from any vector file."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def read_vector_layer(source: str | Path) -> VectorLayer:
         LayerError: there is no such file or layer, it is not a vector file, or it holds geometry but no polygon.
     """
     path, layer = _split_source(str(source))
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for names that are too long, and in closed folders
         raise LayerError(f"{path}: no such file; give the path of a vector layer")
     frame = _read_parquet(path) if path.suffix.lower() in (".parquet", ".geoparquet") else _read_ogr(path, layer)
     return _polygons_only(str(source), path, frame)

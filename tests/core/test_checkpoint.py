@@ -105,6 +105,7 @@ def test_a_file_that_cannot_be_written_leaves_no_trace(tmp_path):
 def test_a_missing_file_and_a_folder(tmp_path):
     assert "no model file" in refused(tmp_path / "none.safetensors")
     assert "no model file" in refused(tmp_path)
+    assert "no model file" in refused(tmp_path / ("long" * 100))
 
 
 @settings(max_examples=25, deadline=None)

@@ -120,6 +120,7 @@ def test_refusals_name_the_input_and_the_mend(tmp_path):
     assert evaluate_layers(f"{tmp_path / 'other.gpkg'}|layername=b", two).overall.matched == 1
     for layer, message in (
         (tmp_path / "missing.gpkg", "no such file"),
+        (tmp_path / ("long" * 100), "no such file"),
         (nowhere, "no CRS"),
         (points, "no polygon"),
         (text, "not a vector layer"),

@@ -471,6 +471,7 @@ def test_files_that_are_no_scene(tmp_path, noise):
     empty.touch()
     for path, words in (
         (tmp_path / "missing.tif", "does not exist"),
+        (tmp_path / ("long" * 100), "does not exist"),
         (text, "not a raster"),
         (empty, "is empty"),
         (tmp_path, "is a folder"),

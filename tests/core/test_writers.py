@@ -333,6 +333,8 @@ def test_places_that_cannot_be_written_to_are_refused_at_once(tmp_path):
         (tmp_path / "missing" / "result.gpkg", "does not exist"),
         (tmp_path / "file" / "result.gpkg", "does not exist"),
         (tmp_path / "folder.gpkg", "is a folder"),
+        (tmp_path / ("long" * 100) / "result.gpkg", "does not exist"),
+        (tmp_path / f"{'long' * 100}.gpkg", "cannot write"),
         (Path("/proc/result.gpkg"), "cannot write"),
     ):
         with pytest.raises(OutputError, match=words):

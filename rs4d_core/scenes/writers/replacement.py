@@ -31,11 +31,12 @@ class Replacement:
         # A link stays a link: what it points to is replaced.
         self.path = Path(os.path.realpath(path))
         folder = self.path.parent
-        if not folder.is_dir():
+        # os.path: pathlib raises for names that are too long, and in folders that may not be entered.
+        if not os.path.isdir(folder):
             raise OutputError(f"the folder {folder} does not exist: create it, or choose another place for the result")
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise OutputError(f"{path} is a folder: give the name of a file in it")
-        if self.path.exists() and not os.access(self.path, os.W_OK):
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             raise OutputError(f"{path} is read-only: make it writable, or choose another name")
         try:
             handle, name = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=".part", dir=folder)
