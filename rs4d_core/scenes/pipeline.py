@@ -4,6 +4,7 @@ All of it streams. What is held is a bounded number of windows and the instances
 and windows to do, so memory does not grow with the scene.
 """
 
+import os
 import sys
 import time
 from collections import Counter
@@ -226,7 +227,8 @@ def _record(
         predictor.name,
         predictor.sha256,
         parameters,
-        str(path.resolve() if path.exists() else scene.path),  # GDAL also opens what is no path
+        # GDAL also opens what is no path: addresses, which may be longer than a path can be.
+        str(path.resolve() if os.path.exists(path) else scene.path),
         scene.source_width,
         scene.source_height,
         tuple(scene.source_transform)[:6],
