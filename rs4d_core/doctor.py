@@ -73,7 +73,10 @@ def _optional(module: str, extra: str, what: str) -> Check:
     name = module.replace("_", "-")
     if util.find_spec(module) is None:
         return Check(name, True, f"not installed; needed only for {what}", f"pip install 'rs4d[{extra}]'")
-    return Check(name, True, metadata.version(name))
+    try:
+        return Check(name, True, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Check(name, True, "found, of an unknown version")
 
 
 def _torch() -> str:
