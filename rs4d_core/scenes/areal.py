@@ -1,7 +1,8 @@
-"""Keeping overlay results areal: operations on polygons may also return the lines and points where they only touch."""
+"""Keeping polygons clean: overlays may leave lines and points where polygons only touch, masks leave specks."""
 
 import numpy as np
 import shapely
+from shapely import MultiPolygon, Polygon
 
 _POLYGON = shapely.GeometryType.POLYGON
 
@@ -16,5 +17,17 @@ def multipolygons(geometries: np.ndarray, smallest_part: float = 0.0) -> np.ndar
     parts, inner = shapely.get_parts(outer, return_index=True)
     owners = owners[inner]
     keep = (shapely.get_type_id(parts) == _POLYGON) & (shapely.area(parts) > smallest_part)
-    result = np.full(len(geometries), shapely.MultiPolygon(), dtype=object)
+    result = np.full(len(geometries), MultiPolygon(), dtype=object)
     return shapely.multipolygons(parts[keep], indices=owners[keep], out=result) if keep.any() else result
+
+
+def without_specks(geometry: MultiPolygon, share: float) -> MultiPolygon:
+    """The multipolygon without parts, and without holes, smaller than this share of its area."""
+    least = share * geometry.area
+    parts = [
+        Polygon(part.exterior, [hole for hole in part.interiors if Polygon(hole).area >= least])
+        for part in geometry.geoms
+        if part.area >= least
+    ]
+    # A geometry of nothing but specks is what it is.
+    return MultiPolygon(parts) if parts else geometry

@@ -280,7 +280,7 @@ def _union(views: list[View]) -> tuple[MultiPolygon, float]:
     """Union of views and the mean of their scores, weighted by area."""
     geometries = np.array([view.detection.geometry for view in views])
     scores = [view.detection.score for view in views]
-    union = shapely.union_all(geometries) if len(views) > 1 else geometries[0]
+    union = multipolygons(np.array([shapely.union_all(geometries)]))[0] if len(views) > 1 else geometries[0]
     return union, float(np.average(scores, weights=shapely.area(geometries)))
 
 

@@ -17,7 +17,7 @@ import shapely
 
 from rs4d_core.errors import OptionError
 from rs4d_core.models.instances import Instances
-from rs4d_core.scenes.areal import multipolygons
+from rs4d_core.scenes.areal import multipolygons, without_specks
 from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import Predictor, ScenePredictions
@@ -29,6 +29,8 @@ from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 # Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,
 # and takes away most of the points.
 SIMPLIFY_PX = 0.3
+# Stray cells of a mask, and holes in it, below this share of an instance's area are noise.
+SPECK_SHARE = 0.01
 # What never gets right angles, whatever was asked for: a box would fit most ships well enough to pass for one.
 CURVED_CLASSES = frozenset({"airplane", "ship", "storage_tank", "baseball_diamond", "ground_track_field"})
 
@@ -253,7 +255,7 @@ def _outline(options: SegmentOptions, predictor: Predictor) -> Outline:
     straight = np.array([options.regularize and name not in CURVED_CLASSES for name in predictor.classes])
 
     def outline(geometries: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        shaped = geometries.copy()
+        shaped = np.array([without_specks(geometry, SPECK_SHARE) for geometry in geometries], dtype=object)
         for index in np.flatnonzero(straight[labels]):
             shaped[index] = regularize(shaped[index])
         # Simplification starts at a ring's first point: put it where it does not depend on the windows.

@@ -11,6 +11,8 @@ from shapely import affinity, box
 
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 GROUND = "EPSG:26918"  # metres; truth is drawn here
 WEST, NORTH = 585_800.0, 4_512_000.0
 SIDE_M = 200.0

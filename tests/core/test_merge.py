@@ -222,7 +222,7 @@ def test_an_outline_that_bulges_far_is_not_taken():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_overlaps_and_order_inside_a_window_does_not_matter(seed):
-    """Random boxes, many of which overlap: the result is the rule's, not the order's, and the merger forgets all."""
+    """Random boxes, many of which overlap: the result is the rule's, not the order's."""
     rng = np.random.default_rng(seed)
     windows = plan(200, 160, 64, 20)
     detections = []

@@ -14,6 +14,8 @@ from shapely import affinity, box
 from rs4d_core.errors import OptionError, SceneError
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 UTM = "EPSG:32636"
 PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)
 
