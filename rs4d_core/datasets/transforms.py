@@ -16,6 +16,7 @@ from rs4d_core.datasets.color_jitter import jitter_color
 from rs4d_core.datasets.pictures import read_picture
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import OptionError
+from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.models.instances import Target
 
 # Padding looks like the mean of ImageNet, which the segmenter's normalisation turns into 0.
@@ -146,7 +147,8 @@ def load_evaluation_image(sample: Sample) -> Tensor:
         DatasetError: the image cannot be decoded, or is not the size that its annotations say.
     """
     image = read_picture(sample)
-    grid = Image.new("RGB", (-(-image.width // 32) * 32, -(-image.height // 32) * 32), PADDING_RGB)
+    width, height = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in image.size)
+    grid = Image.new("RGB", (width, height), PADDING_RGB)
     grid.paste(image)
     return _channels_first(np.asarray(grid))
 

@@ -8,11 +8,9 @@ import re
 from dataclasses import dataclass, field
 
 from rs4d_core.errors import RecipeError
+from rs4d_core.models.config import HEADS, SIZE_DIVISOR
 
-HEADS = ("box", "prompt")
 PRECISIONS = ("auto", "32", "bf16")
-SIZE_STEP = 32
-"""Image sides are multiples of this: the encoder's patches of 16 px, and one pooling above them."""
 
 
 def _check(good: bool, message: str) -> None:
@@ -177,8 +175,8 @@ class Optimization:
 
     def __post_init__(self) -> None:
         _check(
-            self.image_size > 0 and self.image_size % SIZE_STEP == 0,
-            f"optimization.image_size is {self.image_size}: give a multiple of {SIZE_STEP}",
+            self.image_size > 0 and self.image_size % SIZE_DIVISOR == 0,
+            f"optimization.image_size is {self.image_size}: give a multiple of {SIZE_DIVISOR}",
         )
         for name in ("batch", "steps", "lr", "clip_norm"):
             _check(getattr(self, name) > 0, f"optimization.{name} is {getattr(self, name)}: give a number over 0")

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor
 import rs4d_core
 from rs4d_core.device import choose_device, fast_dtype
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
-from rs4d_core.models.config import SegmenterConfig
+from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Segmenter
 
@@ -67,12 +68,18 @@ class ModelCard:
         count = len(self.config.classes)
         if len(self.colors) != count or len(self.default_scores) != count:
             raise OptionError(f"a card needs one color and one default score for each of its {count} classes")
+        if not all(isinstance(color, str) and re.fullmatch("#[0-9a-f]{6}", color) for color in self.colors):
+            raise OptionError(f"colors must be written as #rrggbb, not {self.colors}")
+        if not all(isinstance(score, (int, float)) and 0 <= score <= 1 for score in self.default_scores):
+            raise OptionError(
+                f"default scores must lie between 0 and 1, not {', '.join(map(str, self.default_scores))}"
+            )
         low, high = self.resolution_m
         if not 0 < low <= high:
             raise OptionError(f"resolution_m must be two rising lengths in metres, not {self.resolution_m}")
-        if self.window_px < 32 or self.window_px % 32 or not 0 <= self.overlap_px < self.window_px:
+        if self.window_px < 1 or self.window_px % SIZE_DIVISOR or not 0 <= self.overlap_px < self.window_px:
             raise OptionError(
-                "window_px must be a multiple of 32 and overlap_px less than it, "
+                f"window_px must be a multiple of {SIZE_DIVISOR} and overlap_px less than it, "
                 f"not {self.window_px} and {self.overlap_px}"
             )
 

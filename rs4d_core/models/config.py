@@ -5,11 +5,15 @@ Everything is a frozen dataclass, checked when it is built and written whole int
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rs4d_core.errors import OptionError
 
 Head = Literal["box", "prompt"]
+HEADS = get_args(Head)
+
+SIZE_DIVISOR = 32
+"""Sides of images are multiples of this: the encoder's patches of 16 px, and one pooling above them."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class SegmenterConfig:
         _require_positive(self, "max_instances")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise OptionError(f"classes must be one or more different names, not {self.classes}")
-        if self.head not in ("box", "prompt"):
+        if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
 
     def to_json(self) -> dict[str, Any]:

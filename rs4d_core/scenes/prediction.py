@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from rs4d_core.errors import OptionError
+from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import PIXEL_MEAN
 from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import WINDOW_STEP_PX, Window
+from rs4d_core.scenes.windows import Window
 from rs4d_core.scenes.worker import Worker
 
 GPU_BATCH = 8
@@ -146,7 +147,7 @@ def _padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     if not images:
         return torch.empty(0)
     h, w = images[0][1].shape
-    height, width = (-(-side // WINDOW_STEP_PX) * WINDOW_STEP_PX for side in (h, w))
+    height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in (h, w))
     padded = torch.tensor(PIXEL_MEAN)[:, None, None].repeat(len(images), 1, height, width)
     for number, (image, valid) in enumerate(images):
         np.copyto(padded[number, :, :h, :w].numpy(), image, where=valid)

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from rs4d_core.errors import OptionError
+from rs4d_core.models.config import SIZE_DIVISOR
 
-# Encoder strides go down to 32: a window of another size would have to be padded, and padding is an edge that is not in
-# the scene.
-WINDOW_STEP_PX = 32
 # With less than this, an object cut by a seam shows too little of itself twice to be recognised as one object.
 MIN_OVERLAP_PX = 16
 
@@ -43,9 +41,10 @@ def plan(width: int, height: int, window_px: int, overlap_px: int) -> list[Windo
     Raises:
         OptionError: `window_px` is no positive multiple of 32, or `overlap_px` is under 16 or not below `window_px`.
     """
-    if window_px < WINDOW_STEP_PX or window_px % WINDOW_STEP_PX:
-        near = max(1, round(window_px / WINDOW_STEP_PX)) * WINDOW_STEP_PX
-        raise OptionError(f"window of {window_px} px: it must be a multiple of {WINDOW_STEP_PX} px; {near} would do")
+    # A window of another size would have to be padded, and padding is an edge that is not in the scene.
+    if window_px < SIZE_DIVISOR or window_px % SIZE_DIVISOR:
+        near = max(1, round(window_px / SIZE_DIVISOR)) * SIZE_DIVISOR
+        raise OptionError(f"window of {window_px} px: it must be a multiple of {SIZE_DIVISOR} px; {near} would do")
     if overlap_px >= window_px:
         raise OptionError(
             f"overlap of {overlap_px} px is not smaller than the window of {window_px} px: choose a smaller overlap"

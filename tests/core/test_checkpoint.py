@@ -206,6 +206,8 @@ def test_a_card_that_claims_a_giant_is_refused_at_once(tmp_path):
     [
         {"colors": ("#ff0000",)},
         {"default_scores": (0.5,)},
+        {"default_scores": (0.5, "high")},
+        {"colors": ("#ff0000", "blue")},
         {"resolution_m": (1.0, 0.5)},
         {"resolution_m": (0.0, 0.5)},
         {"window_px": 100},
