@@ -20,7 +20,8 @@ core() {
 
 qgis() {
   alone qgis_environment
-  QT_QPA_PLATFORM=offscreen "$root/.venv-qgis/bin/python" -m pytest "$root/tests/qgis"
+  # Unbuffered: QGIS crashes at exit over layers that the traceback of a failed test holds, and the report must be out.
+  PYTHONUNBUFFERED=1 QT_QPA_PLATFORM=offscreen "$root/.venv-qgis/bin/python" -m pytest "$root/tests/qgis"
 }
 
 desktop() {

@@ -30,8 +30,9 @@ need_packages() {
     as_root=(sudo)
   fi
   say "Installing Debian packages: $*"
-  "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=600 update -qq >&2
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$@" >&2
+  "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=600 update -qq >/dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install \
+    -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # usable_python PROGRAM: is it Python 3.10 or newer, and can it make environments?

@@ -1,6 +1,9 @@
 """Fixtures for all tiers. Nothing here imports torch or a geo wheel: the QGIS tests run where there are none."""
 
+import json
 import os
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,25 @@ import pytest
 # Before anything imports torch or numpy: the tests share the machine, and a thread a core is seldom faster for them.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
-# A thread that waits for another must let it have the processor: on a busy machine spinning costs a hundredfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
+ENGINE = ROOT / ".venv" / "bin"
+
+_GENERATE = """
+import sys
+from pathlib import Path
+from rs4d_core.datasets.synthetic import generate_scene, write_scene
+write_scene(generate_scene(seed=2_000_000_002, width=640, height=512, resolution_m=0.5), Path(sys.argv[1]))
+"""
+
+
+@dataclass(frozen=True)
+class SegmentedScene:
+    """A generated scene, the result layer of the default model, and what the command said of it."""
+
+    scene: Path
+    layer: Path
+    result: dict
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +39,20 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: set RS4D_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def segmented_scene(tmp_path_factory) -> SegmentedScene:
+    """Made by the engine in a process of its own, as QGIS would have it made."""
+    folder = tmp_path_factory.mktemp("segmented")
+    scene, layer = folder / "scene.tif", folder / "result.gpkg"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PROJ_"))}
+    subprocess.run([ENGINE / "python", "-c", _GENERATE, scene], env=environment, check=True)
+    done = subprocess.run(
+        [ENGINE / "rs4d", "segment", scene, "-o", layer, "--json"],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return SegmentedScene(scene, layer, json.loads(done.stdout))
