@@ -18,7 +18,8 @@ import pyproj.exceptions
 import shapely
 
 from rs4d_core.errors import LayerError, OptionError
-from rs4d_core.scenes.vector_layer import VectorLayer, crs_name, read_vector_layer, repair_polygons
+from rs4d_core.scenes.areal import repair
+from rs4d_core.scenes.vector_layer import VectorLayer, crs_name, read_vector_layer
 
 CLASS_FIELD = "class"
 SCORE_FIELD = "score"
@@ -163,8 +164,7 @@ def _projected(source: str, frame: gpd.GeoDataFrame, target: pyproj.CRS) -> gpd.
         raise LayerError(
             f"{source}: some of it lies outside of where {crs_name(target)} is defined; cut it to the area compared"
         )
-    invalid = ~shapely.is_valid(geometries)
-    geometries[invalid] = repair_polygons(geometries[invalid])
+    repair(geometries)
     return projected.set_geometry(geometries, crs=target)
 
 

@@ -7,11 +7,17 @@ from shapely import MultiPolygon, Polygon
 _POLYGON = shapely.GeometryType.POLYGON
 
 
+def repair(geometries: np.ndarray) -> int:
+    """Make polygons `(N,)` valid, in place; what collapses to lines and points goes. Returns how many were not valid."""
+    invalid = ~shapely.is_valid(geometries)
+    geometries[invalid] = shapely.make_valid(geometries[invalid], method="structure", keep_collapsed=False)
+    return int(invalid.sum())
+
+
 def multipolygons(geometries: np.ndarray, smallest_part: float = 0.0) -> np.ndarray:
     """Each geometry as one valid MultiPolygon of its polygons with more area than `smallest_part`; maybe empty."""
     geometries = np.array(geometries, dtype=object)
-    invalid = ~shapely.is_valid(geometries)
-    geometries[invalid] = shapely.make_valid(geometries[invalid], method="structure", keep_collapsed=False)
+    repair(geometries)
     # Twice, because a collection may hold multipolygons.
     outer, owners = shapely.get_parts(geometries, return_index=True)
     parts, inner = shapely.get_parts(outer, return_index=True)

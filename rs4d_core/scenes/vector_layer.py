@@ -13,6 +13,7 @@ import pyproj
 import shapely
 
 from rs4d_core.errors import LayerError
+from rs4d_core.scenes.areal import repair
 
 RESULT_LAYER = "instances"
 _LAYER_NAME_MARK = "|layername="
@@ -114,9 +115,7 @@ def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLa
     _note(notes, (present & polygonal & ~finite).sum(), "{} with infinite coordinates left out")
     keep = present & polygonal & finite
     geometries = geometries[keep]
-    invalid = ~shapely.is_valid(geometries)
-    geometries[invalid] = repair_polygons(geometries[invalid])
-    _note(notes, invalid.sum(), "{} with invalid geometry repaired")
+    _note(notes, repair(geometries), "{} with invalid geometry repaired")
     kept = gpd.GeoDataFrame(
         pd.DataFrame(frame.drop(columns="geometry"))[keep].reset_index(drop=True), geometry=geometries, crs=frame.crs
     )
@@ -125,11 +124,6 @@ def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLa
     return VectorLayer(
         source, path, kept[~collapsed].reset_index(drop=True), tuple(f"{source}: {note}" for note in notes)
     )
-
-
-def repair_polygons(geometries: np.ndarray) -> np.ndarray:
-    """Valid polygons from invalid ones; what collapses to lines and points is dropped."""
-    return shapely.make_valid(geometries, method="structure", keep_collapsed=False)
 
 
 def _note(notes: list[str], count: int, text: str) -> None:
