@@ -24,7 +24,7 @@ PADDING_RGB = (124, 116, 104)
 # Of the crops of an image with instances, this share is made to hold one of them; the rest may fall on background.
 _CROPS_WITH_INSTANCE = 0.8
 # An instance of which the crop shows less than this many pixels cannot be learned from: it is ignored.
-_LEAST_PIXELS = 4
+_LEAST_PIXELS = 32
 # Nor can a small rest of a cut instance. A rest above the second figure shows enough of a roof or a field to be told,
 # and must be: windows of a scene cut large objects, and their fragments are joined later.
 _LEAST_SHARE = 0.2
@@ -118,7 +118,7 @@ def load_training_image(
 ) -> tuple[Tensor, Target]:
     """A random view of the sample.
 
-    Boxes are those of what the view shows. An instance of which it shows too little to be told (under 4 pixels, or
+    Boxes are those of what the view shows. An instance of which it shows too little to be told (under 32 pixels, or
     under a fifth and under 400 pixels) becomes a region to ignore, as crowds do.
 
     Args:

@@ -66,7 +66,7 @@ class RPNConfig:
     Attributes:
         anchor_scales: anchor side on a level, in units of the level's stride.
         proposals: how many boxes an image are handed to the heads.
-        pre_nms: how many of each level enter the non-maximum suppression.
+        pre_nms: how many of each level, at most, enter the non-maximum suppression.
     """
 
     anchor_scales: tuple[float, ...]
@@ -236,8 +236,9 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     # The paper's box head has scale 8, its prompt head 4 and 8. Tiny is for windows of 512 pixels with cars in them:
     # its two scales interleave over the five levels to sides of 8, 16, 23, 32, 45, 64, 90, 128, 181 and 362 pixels.
     scales = (2.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
-    # A CPU pays for every region; 100 to 300 instances of a window come out of 500 proposals as well.
-    rpn = RPNConfig(scales, proposals=500, pre_nms=500) if name == "tiny" else RPNConfig(scales)
+    # A CPU pays for every region. What matters more is that no level sends more than its share of them: where there are
+    # cars, the finest level's anchors would fill all places.
+    rpn = RPNConfig(scales, proposals=800, pre_nms=200) if name == "tiny" else RPNConfig(scales)
     most = 300 if name == "tiny" else 100
     return SegmenterConfig(
         preset=name, classes=tuple(classes), rpn=rpn, head=head, max_instances=most, **_PRESETS[name]
