@@ -8,7 +8,7 @@ _POLYGON = shapely.GeometryType.POLYGON
 
 
 def repair(geometries: np.ndarray) -> int:
-    """Make polygons `(N,)` valid, in place; what collapses to lines and points goes. Returns how many were not valid."""
+    """Make polygons `(N,)` valid, in place; what collapses to lines and points goes. Returns how many were invalid."""
     invalid = ~shapely.is_valid(geometries)
     geometries[invalid] = shapely.make_valid(geometries[invalid], method="structure", keep_collapsed=False)
     return int(invalid.sum())
