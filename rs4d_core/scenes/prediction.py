@@ -176,4 +176,4 @@ def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
 
 def _out_of_memory(error: Exception) -> bool:
     # torch has a class for this on GPUs only.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -64,6 +64,7 @@ def test_the_same_ground_gives_the_same_polygons(name, tmp_path):
     segment_scene(scene, tmp_path / "found.gpkg", predictor, SegmentOptions())
     found = gpd.read_file(tmp_path / "found.gpkg", layer="instances")
     assert found.crs == CRS(grids()[name][0])
+    assert found.geometry.is_valid.all()
     found = found.to_crs(GROUND).set_index("class").loc[list(predictor.classes)]
     for truth, geometry, area_m2 in zip(SHAPES, found.geometry, found["area_m2"], strict=True):
         assert truth.symmetric_difference(geometry).area < 0.01 * truth.area

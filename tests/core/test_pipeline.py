@@ -190,7 +190,7 @@ class SmallMemory(ColorPredictor):
 
     def predict(self, images):
         if len(images) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return super().predict(images)
 
 
