@@ -1,17 +1,17 @@
 """A training run's state on disk: one safetensors file, tensors and JSON, nothing that could run code when loaded."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from rs4d_core.errors import CheckpointError, OutputError
+from rs4d_core.whole_file import write_whole
 
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest turns out to be unreadable."""
@@ -38,17 +38,12 @@ def save_checkpoint(
     # Clones, as safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     path = folder / f"step-{step:09d}.safetensors"
-    unfinished = path.with_suffix(".unfinished")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, metadata={"state": json.dumps(state)})
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        write_whole(path, save(tensors, {"state": json.dumps(state)}))
         for old in checkpoints(folder)[:-KEPT]:
             old.unlink()
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
+    except OSError as error:
         raise OutputError(f"cannot write the checkpoint {path}: {error}; make room, then start again") from error
     return path
 

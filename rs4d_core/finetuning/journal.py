@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rs4d_core.errors import OutputError
+from rs4d_core.whole_file import write_whole
 
 
 class Journal:
@@ -73,7 +74,7 @@ class Journal:
             lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             # A crash can leave half a line at the end.
             whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            self._metrics.write_text("".join(whole), encoding="utf-8")
+            write_whole(self._metrics, "".join(whole).encode())
 
 
 def _append(file: Path, line: str) -> None:

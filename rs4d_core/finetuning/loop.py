@@ -25,6 +25,7 @@ from rs4d_core.models.checkpoint import save_model
 from rs4d_core.models.config import preset
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.segmenter import Segmenter
+from rs4d_core.whole_file import write_whole
 
 MOST_SKIPPED = 20
 """Steps in a row without a finite gradient before the run gives up."""
@@ -137,7 +138,7 @@ def _prepare_folder(folder: Path, recipe: Recipe) -> Path | None:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+        write_whole(folder / "recipe.toml", recipe_to_toml(recipe).encode())
     except OSError as error:
         raise OutputError(f"cannot write to the run folder {folder} ({error}): give another one with --runs") from error
     return saved[-1] if saved else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from rs4d_core.device import fast_dtype
+from rs4d_core.whole_file import write_whole
 
 
 def resolve_precision(requested: str, device: str, record: Path) -> str:
@@ -15,5 +16,5 @@ def resolve_precision(requested: str, device: str, record: Path) -> str:
         return requested
     if not record.exists():
         chosen = "bf16" if fast_dtype(device) == torch.bfloat16 else "32"
-        record.write_text(json.dumps({"precision": chosen}), encoding="utf-8")
+        write_whole(record, json.dumps({"precision": chosen}).encode())
     return json.loads(record.read_text(encoding="utf-8"))["precision"]

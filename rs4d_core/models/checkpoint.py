@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rs4d_core.errors import ModelFileError, OptionError, OutputError
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Segmenter
+from rs4d_core.whole_file import write_whole
 
 FORMAT_VERSION = 1
 _CARD_KEY = "rs4d"
@@ -74,6 +75,8 @@ class ModelCard:
             raise OptionError(
                 f"default scores must lie between 0 and 1, not {', '.join(map(str, self.default_scores))}"
             )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionError(f"mean and std must be three numbers each, std above 0, not {self.mean} and {self.std}")
         low, high = self.resolution_m
         if not 0 < low <= high:
             raise OptionError(f"resolution_m must be two rising lengths in metres, not {self.resolution_m}")
@@ -197,14 +200,9 @@ def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.d
         name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in segmenter.state_dict().items()
     }
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        # Not `save_file`: the file it makes only its owner may read, and models are there to be passed on.
-        temporary.write_bytes(safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
-        temporary.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        with suppress(OSError):  # where not even the folder exists, there is nothing to clear away
-            temporary.unlink()
+        write_whole(path, safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
+    except OSError as error:
         raise OutputError(f"cannot write the model file {path}: {error}") from error
 
 
@@ -242,6 +240,7 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
             )
         segmenter = Segmenter(card.config)
         segmenter.load_state_dict({name: file.get_tensor(name) for name in wanted})
+    segmenter.set_normalisation(card.mean, card.std)
     segmenter.to(chosen.name, memory_format=torch.channels_last).eval()
     return LoadedModel(card, segmenter, _sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))
 

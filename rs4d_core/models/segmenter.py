@@ -43,8 +43,15 @@ class Segmenter(nn.Module):
             self.mask_head = PromptHead(channels, config.encoder.dim, config.prompt_head)
         else:
             self.mask_head = MaskHead(channels, classes, config.mask_head)
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+        # Not among the weights: they stand on the model's card.
+        self.register_buffer("pixel_mean", torch.empty(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.empty(1, 3, 1, 1), persistent=False)
+        self.set_normalisation(PIXEL_MEAN, PIXEL_STD)
+
+    def set_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Mean and standard deviation of the three channels, in 0..255."""
+        self.pixel_mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
+        self.pixel_std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in 0..255 to zero mean and unit variance."""
