@@ -21,7 +21,7 @@ from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.finetuning.recipe_file import differences, recipe_from_table, recipe_to_table, recipe_to_toml
 from rs4d_core.finetuning.schedule import WeightAverage, build_optimizer, learning_rate
 from rs4d_core.interruption import Interruption
-from rs4d_core.models.checkpoint import save_model
+from rs4d_core.models.checkpoint import load_weights_that_fit, save_model
 from rs4d_core.models.config import preset
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.segmenter import Segmenter
@@ -90,6 +90,7 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
         RecipeError: the folder holds a run of another recipe.
         CheckpointError: the last checkpoint is damaged.
         DatasetError: the data is missing or broken.
+        ModelFileError: the model file to start from is missing or damaged.
         DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
         OutputError: the folder cannot be written.
     """
@@ -111,6 +112,9 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
     torch.manual_seed(recipe.optimization.seed)
     config = preset(recipe.model.preset, recipe.model.classes, recipe.model.head)
     segmenter = Segmenter(config).to(memory_format=torch.channels_last)
+    taken = None
+    if recipe.model.start and resumed_from is None:
+        taken = load_weights_that_fit(Path(recipe.model.start), segmenter)
     run = _Run(fabric, recipe, data, segmenter, folder)
     if resumed_from is not None:
         run.restore(resumed_from)
@@ -120,6 +124,8 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
             f"{recipe.model.name}: {sum(p.numel() for p in segmenter.parameters()) / 1e6:.2f} M parameters, "
             f"{fabric.device}, precision {precision}, from step {run.state.step}; held back: {sizes or 'nothing'}"
         )
+        if taken is not None:
+            journal.say(f"{len(taken)} of {len(segmenter.state_dict())} tensors start from {recipe.model.start}")
         with Interruption() as stop:
             # A step is not left half done, and a checkpoint is written before the run ends.
             stop.be_graceful()

@@ -34,6 +34,7 @@ class ModelChoice:
         classes: in the order of the model's outputs.
         colors: of the classes, in their order, as "#rrggbb".
         resolution_m: metres a pixel, smallest and largest, that the training data covers.
+        start: a model file whose weights the run starts from, where they fit; empty to start from nothing.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelChoice:
     colors: tuple[str, ...]
     resolution_m: tuple[float, float]
     head: str = "box"
+    start: str = ""
 
     def __post_init__(self) -> None:
         _check(bool(self.classes), "model.classes is empty: name at least one class")

@@ -28,6 +28,8 @@ from rs4d_core.whole_file import write_whole
 FORMAT_VERSION = 1
 _CARD_KEY = "rs4d"
 _DEFAULT_MODEL = "rs4d-tiny.safetensors"
+# What these parts compute has a meaning for the model's own classes only.
+_CLASS_PARTS = ("rpn.rpn_own.", "box_head.fc_cls.", "box_head.fc_reg.", "mask_head.conv_logits.")
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,30 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
     segmenter.set_normalisation(card.mean, card.std)
     segmenter.to(chosen.name, memory_format=torch.channels_last).eval()
     return LoadedModel(card, segmenter, _sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))
+
+
+def load_weights_that_fit(path: Path, segmenter: Segmenter) -> list[str]:
+    """Take over the tensors of a model file that have a name and shape of the segmenter's; returns their names.
+
+    The others keep their values: the parts that depend on the classes, where those are others.
+
+    Raises:
+        ModelFileError: the file is missing, truncated or no model of ours.
+    """
+    weights = segmenter.state_dict()
+    with _opened(path) as file:
+        card = _card(path, file.metadata())
+        named = set(file.keys())
+        fit = [
+            name
+            for name, tensor in weights.items()
+            if name in named and file.get_slice(name).get_shape() == list(tensor.shape)
+        ]
+        if card.classes != segmenter.config.classes:
+            fit = [name for name in fit if not name.startswith(_CLASS_PARTS)]
+        for name in fit:
+            weights[name].copy_(file.get_tensor(name))
+    return fit
 
 
 @contextmanager

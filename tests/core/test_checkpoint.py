@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from small_model import small_config
 
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
-from rs4d_core.models.checkpoint import FORMAT_VERSION, ModelCard, load_model, read_card, save_model
+from rs4d_core.models.checkpoint import (
+    FORMAT_VERSION,
+    ModelCard,
+    load_model,
+    load_weights_that_fit,
+    read_card,
+    save_model,
+)
 from rs4d_core.models.segmenter import Segmenter
 
 
@@ -227,3 +234,20 @@ def test_an_unknown_device_is_named(model_file):
 def test_a_card_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_card().name = "other"
+
+
+def test_training_may_start_from_another_models_weights(model_file):
+    torch.manual_seed(1)
+    other = Segmenter(dataclasses.replace(small_config(), classes=("ship", "crane")))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    taken = set(load_weights_that_fit(model_file, other))
+    given = make_segmenter().state_dict()
+    for name, tensor in other.state_dict().items():
+        torch.testing.assert_close(tensor, given[name] if name in taken else before[name])
+    # What is learned of classes is not handed on to others.
+    assert {name.rsplit(".", 1)[0] for name in before.keys() - taken} == {
+        "rpn.rpn_own",
+        "box_head.fc_cls",
+        "box_head.fc_reg",
+        "mask_head.conv_logits",
+    }
