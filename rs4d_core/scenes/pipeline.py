@@ -63,6 +63,12 @@ class SegmentOptions:
         if self.score is not None and not 0 <= self.score <= 1:
             raise OptionError(f"least score {self.score:g}: it must lie between 0 and 1")
 
+    def tiling(self, predictor: Predictor) -> tuple[int, int]:
+        """Size and overlap of the windows, pixels. Windows smaller than the model's own overlap by half at most."""
+        window_px = predictor.window_px if self.window_px is None else self.window_px
+        overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
+        return window_px, overlap_px
+
     def least_scores(self, predictor: Predictor) -> np.ndarray:
         """The score that an instance of each class needs; infinite for classes that are not wanted.
 
@@ -160,12 +166,8 @@ def segment_scene(
     with Scene.open(
         scene_path, options.bands, predictor.resolution_m, options.resolution_m, options.bbox, options.bbox_crs
     ) as scene:
-        windows = plan(
-            scene.width,
-            scene.height,
-            predictor.window_px if options.window_px is None else options.window_px,
-            predictor.overlap_px if options.overlap_px is None else options.overlap_px,
-        )
+        window_px, overlap_px = options.tiling(predictor)
+        windows = plan(scene.width, scene.height, window_px, overlap_px)
         merger = SeamMerger(windows, scene.width, scene.height, _outline(options, predictor))
         predictions = ScenePredictions(scene, predictor, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
@@ -217,7 +219,7 @@ def _record(
         **asdict(options),
         **scene.record,
         "window": [window.width, window.height],
-        "overlap_px": predictor.overlap_px if options.overlap_px is None else options.overlap_px,
+        "overlap_px": options.tiling(predictor)[1],
         "least_scores": {
             name: float(least) for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1
         },

@@ -90,6 +90,12 @@ def test_windows_make_no_difference(scene, tmp_path, window_px, overlap_px):
     assert_found(read(tmp_path / "out.gpkg"), SHAPES)
 
 
+def test_a_small_window_needs_no_overlap_of_its_own(scene, tmp_path):
+    layer = tmp_path / "small.gpkg"
+    segment_scene(scene, layer, ColorPredictor(256, 96), SegmentOptions(window_px=64))
+    assert_found(read(layer), SHAPES)
+
+
 def test_there_are_no_polygons_where_there_is_no_data(tmp_path):
     picture = paint_shapes()
     alpha = np.full((1, 200, 300), 255, np.uint8)
