@@ -21,6 +21,7 @@ from rs4d_core.scenes.windows import Window
 # objects that touch there cannot overlap.
 CONTOUR_LEVEL = 0.5 + 2.0**-20
 MAX_INVALID_SHARE = 0.5
+POINTS_PER_PX = 4096
 # A box that a border cuts may end short of it by this much, or by this share of its own side.
 BORDER_PX = 3.0
 BORDER_SHARE = 0.1
@@ -204,7 +205,9 @@ def _contours(fields: list[_Field]) -> np.ndarray:
     return multipolygons(
         shapely.from_ragged_array(
             shapely.GeometryType.MULTIPOLYGON,
-            np.concatenate(points),
+            # Two windows compute the same point with different rounding, and GEOS (3.14) may find that polygons which
+            # differ by 1e-15 share nothing. On a grid of 1/4096 pixel they are the same.
+            np.round(np.concatenate(points) * POINTS_PER_PX) / POINTS_PER_PX,
             (np.array(rings), np.array(polygons), np.array(parts)),
         )
     )

@@ -40,6 +40,9 @@ ROUND = 0.9
 
 _SLANTING = 2
 
+# Without a grid, GEOS (3.14) may find that two outlines which differ by 1e-15 share nothing.
+_OVERLAY_GRID_PX = 2.0**-20
+
 
 def regularize(geometry: Polygon | MultiPolygon, least_iou: float = 0.85) -> Polygon | MultiPolygon:
     """A polygon, or each part of a multipolygon, with right angles; as it was where that does not fit.
@@ -96,9 +99,9 @@ def _polygon(polygon: Polygon, least_iou: float) -> Polygon:
         np.asarray(ring.coords) if found is None else found @ turn.T for ring, found in zip(rings, corners, strict=True)
     )
     regular = Polygon(shell, holes)
-    if not regular.is_valid or shapely.intersection(regular, polygon).area == 0:
+    if not regular.is_valid:
         return polygon
-    shared = regular.intersection(polygon).area
+    shared = shapely.intersection(regular, polygon, grid_size=_OVERLAY_GRID_PX).area
     return regular if shared / (regular.area + polygon.area - shared) >= least_iou else polygon
 
 
