@@ -193,13 +193,16 @@ def default_model_path() -> Path:
 
 
 def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.dtype = torch.float32) -> None:
-    """Write weights, as `dtype`, and card to `path`, whole or not at all.
+    """Write weights and card to `path`, whole or not at all.
+
+    Weight matrices and kernels are stored as `dtype`. Vectors stay as they are: they are few, and the statistics of a
+    batch norm may exceed what half precision can hold.
 
     Raises:
         OutputError: the file cannot be written.
     """
     tensors = {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: tensor.detach().cpu().to(dtype if tensor.ndim > 1 else tensor.dtype).contiguous()
         for name, tensor in segmenter.state_dict().items()
     }
     try:

@@ -100,6 +100,16 @@ def test_weights_may_be_stored_in_half_the_size(tmp_path, model_file):
     torch.testing.assert_close(weight, make_segmenter().box_head.fc_cls.weight, rtol=1e-2, atol=1e-4)
 
 
+def test_statistics_that_half_precision_cannot_hold_survive(tmp_path):
+    segmenter = make_segmenter()
+    statistics = segmenter.neck.feature_aggregator.downconvs[0][1].running_var
+    statistics.fill_(1e6)
+    path = tmp_path / "half.safetensors"
+    save_model(path, segmenter, make_card(), torch.float16)
+    loaded = load_model(path, "cpu").segmenter
+    torch.testing.assert_close(loaded.neck.feature_aggregator.downconvs[0][1].running_var, statistics)
+
+
 def test_a_file_that_cannot_be_written_leaves_no_trace(tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
