@@ -1,0 +1,80 @@
+"""Names that moved between QGIS 3.22 and 4, and between PyQt5 and PyQt6. Everything else is the same in all of them."""
+
+from __future__ import annotations
+
+from qgis.core import (
+    Qgis,
+    QgsField,
+    QgsMapLayerProxyModel,
+    QgsProcessing,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterNumber,
+    QgsUnitTypes,
+    QgsWkbTypes,
+)
+from qgis.PyQt.QtCore import QMetaType, QVariant
+
+try:
+    from qgis.PyQt.QtGui import QAction  # Qt 6
+except ImportError:
+    from qgis.PyQt.QtWidgets import QAction  # noqa: F401
+
+# Geometry types, and units: 3.30.
+if hasattr(Qgis, "WkbType"):
+    MULTIPOLYGON = Qgis.WkbType.MultiPolygon
+    POINT_GEOMETRY = Qgis.GeometryType.Point
+    POLYGON_GEOMETRY = Qgis.GeometryType.Polygon
+    METERS = Qgis.DistanceUnit.Meters
+    DEGREES = Qgis.DistanceUnit.Degrees
+    SQUARE_METERS = Qgis.AreaUnit.SquareMeters
+else:
+    MULTIPOLYGON = QgsWkbTypes.Type.MultiPolygon
+    POINT_GEOMETRY = QgsWkbTypes.GeometryType.PointGeometry
+    POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
+    METERS = QgsUnitTypes.DistanceUnit.DistanceMeters
+    DEGREES = QgsUnitTypes.DistanceUnit.DistanceDegrees
+    SQUARE_METERS = QgsUnitTypes.AreaUnit.AreaSquareMeters
+
+# Filters of layer combo boxes: 3.34.
+if hasattr(Qgis, "LayerFilter"):
+    RASTER_LAYERS = Qgis.LayerFilter.RasterLayer
+    POLYGON_LAYERS = Qgis.LayerFilter.PolygonLayer
+else:
+    RASTER_LAYERS = QgsMapLayerProxyModel.Filter.RasterLayer
+    POLYGON_LAYERS = QgsMapLayerProxyModel.Filter.PolygonLayer
+
+# Processing: 3.34 to 3.36.
+if hasattr(Qgis, "ProcessingSourceType"):
+    SOURCE_POLYGON = Qgis.ProcessingSourceType.VectorPolygon
+else:
+    SOURCE_POLYGON = QgsProcessing.SourceType.TypeVectorPolygon
+if hasattr(Qgis, "ProcessingParameterFlag"):
+    ADVANCED = Qgis.ProcessingParameterFlag.Advanced
+else:
+    ADVANCED = QgsProcessingParameterDefinition.Flag.FlagAdvanced
+if hasattr(Qgis, "ProcessingNumberParameterType"):
+    NUMBER_DOUBLE = Qgis.ProcessingNumberParameterType.Double
+    NUMBER_INTEGER = Qgis.ProcessingNumberParameterType.Integer
+else:
+    NUMBER_DOUBLE = QgsProcessingParameterNumber.Type.Double
+    NUMBER_INTEGER = QgsProcessingParameterNumber.Type.Integer
+if hasattr(Qgis, "ProcessingFileParameterBehavior"):
+    FILE_FILE = Qgis.ProcessingFileParameterBehavior.File
+    FILE_FOLDER = Qgis.ProcessingFileParameterBehavior.Folder
+else:
+    FILE_FILE = QgsProcessingParameterFile.Behavior.File
+    FILE_FOLDER = QgsProcessingParameterFile.Behavior.Folder
+
+# Types of fields: QMetaType from 3.38 on, and the only one with Qt 6.
+try:
+    QgsField("probe", QMetaType.Type.QString)
+    FIELD_TEXT = QMetaType.Type.QString
+    FIELD_REAL = QMetaType.Type.Double
+    FIELD_BOOLEAN = QMetaType.Type.Bool
+    FIELD_INTEGER = QMetaType.Type.Int
+except TypeError:
+    FIELD_TEXT = QVariant.Type.String
+    FIELD_REAL = QVariant.Type.Double
+    FIELD_BOOLEAN = QVariant.Type.Bool
+    FIELD_INTEGER = QVariant.Type.Int

@@ -1,0 +1,110 @@
+"""The plugin's place in QGIS: its toolbox provider, its button and its menu.
+
+QGIS starts with the plugin on, whether or not there is an engine, so nothing here looks for one, starts a process, or
+imports a panel before it is asked for.
+"""
+
+from __future__ import annotations
+
+from qgis.core import QgsApplication
+from qgis.PyQt.QtCore import Qt
+
+from rs4d_qgis.bundled import icon
+from rs4d_qgis.compat import QAction
+from rs4d_qgis.provider import RS4DProvider
+
+MENU = "RS4D"
+
+
+class RS4DPlugin:
+    """What `classFactory` gives to QGIS. `iface` is None where there is no user interface, as in `qgis_process`."""
+
+    def __init__(self, iface) -> None:
+        self._iface = iface
+        self._provider: RS4DProvider | None = None
+        self._actions: list[QAction] = []
+        self._panel_action: QAction | None = None
+        self._dock = None
+        self._dialogs: dict[str, object] = {}
+
+    def initProcessing(self) -> None:
+        """Add the algorithms. The only one of these that `qgis_process` calls."""
+        self._provider = RS4DProvider()
+        QgsApplication.processingRegistry().addProvider(self._provider)
+
+    def initGui(self) -> None:
+        """Add the algorithms, the button and the menu."""
+        self.initProcessing()
+        if self._iface is None:
+            return
+        self._panel_action = self._action("Segment...", self.show_panel)
+        self._panel_action.setIcon(icon())
+        self._panel_action.setToolTip("RS4D: find instances in a raster layer")
+        self._panel_action.setCheckable(True)
+        self._iface.addToolBarIcon(self._panel_action)
+        self._action("Check engine...", self.show_check)
+        self._action("Set up engine...", self.show_setup)
+
+    def unload(self) -> None:
+        """Take everything away again, and end the engine."""
+        for dialog in self._dialogs.values():
+            dialog.close()
+            dialog.deleteLater()
+        self._dialogs.clear()
+        if self._dock is not None:
+            self._dock.close()
+            self._iface.removeDockWidget(self._dock)
+            self._dock.deleteLater()
+            self._dock = None
+        for action in self._actions:
+            self._iface.removePluginRasterMenu(MENU, action)
+            self._iface.removeToolBarIcon(action)
+            action.deleteLater()
+        self._actions.clear()
+        self._panel_action = None
+        if self._provider is not None:
+            QgsApplication.processingRegistry().removeProvider(self._provider)
+            self._provider = None
+        from rs4d_qgis.engine.client import close_engine
+
+        close_engine()
+
+    def show_panel(self, shown: bool = True) -> None:
+        """Show or hide the segment panel, which is made the first time."""
+        if self._dock is None:
+            if not shown:
+                return
+            from rs4d_qgis.dock.panel import SegmentDock
+
+            self._dock = SegmentDock(self._iface)
+            self._iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._dock)
+            self._dock.visibilityChanged.connect(self._panel_action.setChecked)
+        self._dock.setUserVisible(shown)
+
+    def show_check(self) -> None:
+        """Show what the engine is, and whether it works."""
+        from rs4d_qgis.engine.check_dialog import CheckDialog
+
+        self._show("check", CheckDialog)
+
+    def show_setup(self) -> None:
+        """Show how the engine's environment would be made."""
+        from rs4d_qgis.engine.setup_dialog import SetupDialog
+
+        self._show("setup", SetupDialog)
+
+    def _action(self, text: str, run) -> QAction:
+        action = QAction(text, self._iface.mainWindow())
+        action.setObjectName(f"rs4d{text.replace(' ', '').rstrip('.')}")
+        action.triggered.connect(run)
+        self._iface.addPluginToRasterMenu(MENU, action)
+        self._actions.append(action)
+        return action
+
+    def _show(self, name: str, kind) -> None:
+        if name not in self._dialogs:
+            self._dialogs[name] = kind(self._iface.mainWindow())
+        dialog = self._dialogs[name]
+        dialog.show()
+        dialog.raise_()
+        dialog.activateWindow()
