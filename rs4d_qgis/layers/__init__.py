@@ -1,0 +1,1 @@
+"""Raster layers that the engine can read, and the layers that its results become."""
