@@ -72,7 +72,6 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=clean_environment(),
-            bufsize=0,
             **quiet_start(),
         )
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -122,10 +121,9 @@ class EngineProcess:
 
     def send(self, message: dict) -> None:
         """Write one message. A process that died meanwhile tells so through the queues, not here."""
-        line = json.dumps(message).encode() + b"\n"
         with self._write_lock, contextlib.suppress(OSError, ValueError):
-            while line:
-                line = line[self._process.stdin.write(line) :]
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
 
     def end(self) -> None:
         """End the process: by asking, else by force. Takes 2 s at most."""
@@ -151,22 +149,18 @@ class EngineProcess:
 
     def _read_log(self) -> None:
         with self._process.stderr as stream:
-            buffer = b""
-            while chunk := stream.read(65536):
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                self._log.extend(text for line in lines if (text := line.decode("utf-8", "replace").strip()))
-            if buffer.strip():
-                self._log.append(buffer.decode("utf-8", "replace").strip())
+            for line in stream:
+                self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").strip()
+        if text:
+            self._log.append(text)
 
     def _read_messages(self) -> None:
         with self._process.stdout as stream:
-            buffer = bytearray()
-            while chunk := stream.read(1 << 20):
-                buffer += chunk
-                *lines, rest = buffer.split(b"\n")
-                buffer = bytearray(rest)
-                for line in lines:
-                    self._dispatch(line)
+            for line in stream:
+                self._dispatch(line)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_POLITE_S)  # so that the exit code is known
         self._log_reader.join(_POLITE_S)  # so that its last words are, too
@@ -178,16 +172,13 @@ class EngineProcess:
     def _dispatch(self, line: bytes) -> None:
         try:
             message = json.loads(line)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
+            number = message["id"] if "method" not in message else message["params"]["id"]
+        except (ValueError, TypeError, LookupError):
             # Not the protocol: what a program prints that is no engine.
-            if line.strip():
-                self._log.append(line.decode("utf-8", "replace").strip())
+            self._note(line)
             return
         self.spoke = True
-        number = message.get("id") if "method" not in message else (message.get("params") or {}).get("id")
         with self._queues_lock:
-            messages = self._queues.get(number)
+            messages = self._queues.get(number) if isinstance(number, int) else None
         if messages is not None:
             messages.put(message)
