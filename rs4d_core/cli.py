@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_info(commands)
     _add_doctor(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -164,6 +165,12 @@ def _add_info(commands: Any) -> None:
 
 def _add_doctor(commands: Any) -> None:
     _add_json(_command(commands, "doctor", _doctor, "Check this installation, and say how to mend what is missing."))
+
+
+def _add_serve(commands: Any) -> None:
+    _command(
+        commands, "serve", _serve, "Take requests from stdin, for programs such as QGIS: see docs/engine-protocol.md."
+    )
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -352,6 +359,12 @@ def _export(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     else:
         print(f"{result.output}: {_counted(result.instances, result.by_class)}")
     return DONE
+
+
+def _serve(_arguments: argparse.Namespace, _interruption: Interruption) -> int:
+    from rs4d_core.engine.server import serve
+
+    serve()
 
 
 def command() -> None:

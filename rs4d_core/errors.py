@@ -21,6 +21,10 @@ class LayerError(RS4DError, OSError):
     """A vector layer cannot be read, or lacks what is needed of it."""
 
 
+class CancelledError(RS4DError):
+    """The work was given up because its caller asked for that. Nothing of it is left behind."""
+
+
 class OutputError(RS4DError, OSError):
     """A result cannot be written. No partial file is left, and an existing file is intact."""
 

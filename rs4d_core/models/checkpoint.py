@@ -247,7 +247,7 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
         segmenter.load_state_dict({name: file.get_tensor(name) for name in wanted})
     segmenter.set_normalisation(card.mean, card.std)
     segmenter.to(chosen.name, memory_format=torch.channels_last).eval()
-    return LoadedModel(card, segmenter, _sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))
+    return LoadedModel(card, segmenter, file_sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))
 
 
 def load_weights_that_fit(path: Path, segmenter: Segmenter) -> list[str]:
@@ -305,7 +305,8 @@ def _card(path: Path, metadata: dict[str, str] | None) -> ModelCard:
         raise ModelFileError(f"the card in {path} cannot be read ({error}): get the file anew") from error
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The checksum that tells model files apart. Raises OSError where the file cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(functools.partial(file.read, 1 << 20), b""):

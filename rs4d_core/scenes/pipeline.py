@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,13 +115,29 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class RunStart:
+    """What is known of a run before its first window.
+
+    Attributes:
+        record: as it is written with the result.
+        crs_wkt: of the instances to come; None for a scene without a CRS.
+        windows: how many there are.
+    """
+
+    record: RunRecord
+    crs_wkt: str | None
+    windows: int
+
+
+@dataclass(frozen=True)
 class SegmentResult:
     """What a run did.
 
     Attributes:
-        output: the file that was written.
+        output: the file that was written, or None.
+        record, crs_wkt: as at its start.
         instances, by_class: how many, in all and for each class that was looked for.
-        windows: how many were done, those without data among them.
+        windows: how many of `windows_total` were done, those without data among them.
         seconds: in all, of which `model_seconds` in the predictor.
         device: where it was computed.
         peak_rss_mb: the most memory that this process has ever held, in MiB.
@@ -129,10 +146,13 @@ class SegmentResult:
         notes: what the user should know of how the scene was read.
     """
 
-    output: Path
+    output: Path | None
+    record: RunRecord
+    crs_wkt: str | None
     instances: int
     by_class: dict[str, int]
     windows: int
+    windows_total: int
     seconds: float
     model_seconds: float
     device: str
@@ -143,20 +163,23 @@ class SegmentResult:
 
 def segment_scene(
     scene_path: Path | str,
-    output_path: Path,
+    output_path: Path | None,
     predictor: Predictor,
     options: SegmentOptions,
     on_progress: Callable[[Progress], None] | None = None,
     on_features: Callable[[list[Feature]], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    on_start: Callable[[RunStart], None] | None = None,
 ) -> SegmentResult:
     """Finds the instances in a scene and writes them to `output_path`, whose suffix picks the format.
 
     Args:
+        output_path: None writes nothing: the instances are only told.
         on_progress: told after each window.
         on_features: told the instances, in the scene's CRS, as they become final.
         cancelled: asked all the time, from the calling thread. Once it says True the run ends within 2 seconds, and
             what the finished windows showed is written.
+        on_start: told once, before the first window.
 
     Raises:
         OptionError, SceneError, OutputError: nothing is left at `output_path` that was not there before.
@@ -173,13 +196,19 @@ def segment_scene(
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
         done = 0
         run = _record(scene, windows[0], predictor, options, least_scores)
-        with open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run) as writer:
+        writing = nullcontext()
+        if output_path is not None:
+            writing = open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run)
+        with writing as writer:
+            if on_start:
+                on_start(RunStart(run, scene.crs_wkt, len(windows)))
 
             def write(merged: list[MergedInstance]) -> None:
                 features = _features(merged, scene, predictor.classes)
                 if features:
                     counts.update(feature.class_name for feature in features)
-                    writer.add(features)
+                    if writer:
+                        writer.add(features)
                     if on_features:
                         on_features(features)
 
@@ -194,12 +223,16 @@ def segment_scene(
                     left = (time.perf_counter() - started) / done * (len(windows) - done)
                     on_progress(Progress(done, len(windows), counts.total(), left))
             write(merger.finish())
-            writer.close(time.perf_counter() - started)
+            if writer:
+                writer.close(time.perf_counter() - started)
     return SegmentResult(
-        Path(output_path),
+        None if output_path is None else Path(output_path),
+        run,
+        scene.crs_wkt,
         counts.total(),
         dict(counts),
         done,
+        len(windows),
         time.perf_counter() - started,
         predictions.model_seconds,
         predictor.device,
