@@ -17,17 +17,16 @@ from pathlib import Path
 from qgis.core import QgsApplication
 
 from rs4d_qgis import settings
+from rs4d_qgis.engine.environment import UNFINISHED, environment_python
 from rs4d_qgis.engine.errors import EngineNotFound
 
 VARIABLE = "RS4D_ENGINE_PYTHON"
-# Left in an environment by a set-up that did not come to its end.
-UNFINISHED = "rs4d-unfinished"
 
 _WORDS = {
     "setting": "chosen in the settings",
     "environment": f"named by the variable {VARIABLE}",
     "checkout": "the environment of this checkout",
-    "managed": "made by “Set up engine...”",
+    "managed": "made by Set up engine...",
     "path": "that of the command rs4d on PATH",
 }
 
@@ -59,7 +58,7 @@ def locate_engine() -> EngineLocation:
     chosen = settings.interpreter()
     if chosen:
         return EngineLocation(
-            _existing(chosen, "chosen in the settings", "choose another in “Check engine...”"), "setting"
+            _existing(chosen, "chosen in the settings", "choose another in Raster > RS4D > Check engine..."), "setting"
         )
     named = os.environ.get(VARIABLE)
     if named:
@@ -74,6 +73,10 @@ def locate_engine() -> EngineLocation:
     python = command and _python_of_command(Path(command))
     if python:
         return EngineLocation(python, "path")
+    if (managed_folder() / UNFINISHED).exists():
+        raise EngineNotFound(
+            "The set-up of the engine was not finished: choose Raster > RS4D > Set up engine... to go on with it."
+        )
     raise EngineNotFound(
         "The engine of RS4D is not installed, or was not found: choose Raster > RS4D > Set up engine..., "
         "or name its Python in Check engine..."
@@ -98,11 +101,6 @@ def checkout_folder() -> Path | None:
     """The environment beside the plugin's source, None where the plugin was installed from a zip."""
     root = Path(__file__).resolve().parents[2]
     return root / ".venv" if (root / "rs4d_core" / "__init__.py").is_file() else None
-
-
-def environment_python(folder: Path) -> Path:
-    """The interpreter of a virtual environment."""
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _existing(python: str, how: str, next_step: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -12,35 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-# What QGIS, its launcher or the user set for QGIS's own Python, GDAL and PROJ would mislead the engine's.
-_FOREIGN = (
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONEXECUTABLE",
-    "__PYVENV_LAUNCHER__",
-    "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "PROJ_LIB",
-    "PROJ_DATA",
-    "GDAL_DATA",
-    "GDAL_DRIVER_PATH",
-)
+from rs4d_qgis.engine.environment import clean_environment, quiet_start
+
 _LOG_LINES = 50
 _POLITE_S, _FIRM_S = 1.0, 0.4
-
-
-def clean_environment() -> dict[str, str]:
-    """The variables for a Python that is not QGIS's."""
-    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    return {**kept, "PYTHONNOUSERSITE": "1"}
-
-
-def quiet_start() -> dict:
-    """Arguments of Popen for a child that opens no console window and does not get the Ctrl-C meant for QGIS."""
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
 
 
 def exit_words(code: int) -> str:

@@ -1,0 +1,116 @@
+"""What a set-up of the engine runs, command by command, told before any of it starts.
+
+The engine lives in a virtual environment of its own: QGIS's Python gives at most the program that makes it, and gets
+nothing. Planning touches no network and starts no process, so the user sees the whole plan first.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from rs4d_qgis.engine.environment import UNFINISHED, environment_python
+
+# Where PyTorch's own project offers builds that the general package index has not: without and with CUDA.
+_TORCH_BUILDS = "https://download.pytorch.org/whl"
+_CUDA_BUILD = "cu130"
+
+CPU_SIZE_GB, GPU_SIZE_GB = 2, 7
+
+# Stands in the mark of an environment that is whole by pip's account but does not work: it is made afresh.
+BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    """What the user chose.
+
+    Attributes:
+        folder: of the environment.
+        python: the program that makes it, 3.10 or newer.
+        package: what pip installs: "rs4d==0.1.0", a wheel, or the folder of a checkout.
+        wheels: a folder with all wheels, for machines without internet; None to download.
+        constraints: a file that pins the versions; not used with a folder of wheels, which is its own choice.
+        gpu: whether PyTorch should come with CUDA.
+        system: as `platform.system()` has it: "Linux", "Windows" or "Darwin".
+    """
+
+    folder: Path
+    python: str
+    package: str
+    wheels: Path | None = None
+    constraints: Path | None = None
+    gpu: bool = False
+    system: str = "Linux"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a plan, with what it does in words."""
+
+    title: str
+    command: tuple[str, ...]
+
+    def text(self, system: str) -> str:
+        """The command as one would type it."""
+        return subprocess.list2cmdline(self.command) if system == "Windows" else shlex.join(self.command)
+
+
+def plan(options: SetupOptions) -> tuple[Step, ...]:
+    """The commands that make the environment, or bring a half-made one to its end."""
+    python = str(environment_python(options.folder))
+    # On top of an environment that is there, venv mends the interpreter and pip, and leaves the packages.
+    afresh = ("--clear",) if _broken(options.folder) else ()
+    return (
+        Step("Make the environment", (options.python, "-I", "-m", "venv", *afresh, str(options.folder))),
+        Step("Install the engine", (python, "-I", "-m", "pip", "install", *_pip_options(options), *_packages(options))),
+        Step("Check it", (python, "-I", "-m", "rs4d_core.cli", "doctor")),
+    )
+
+
+def size_gb(options: SetupOptions) -> int:
+    """What the environment takes on disk, about."""
+    return GPU_SIZE_GB if options.gpu else CPU_SIZE_GB
+
+
+def _pip_options(options: SetupOptions) -> tuple[str, ...]:
+    common = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+    if options.wheels is not None:
+        return (*common, "--no-index", "--find-links", str(options.wheels))
+    pins = () if options.constraints is None else ("--constraint", str(options.constraints))
+    build = _torch_build(options)
+    return (*common, *pins, *(() if build is None else ("--extra-index-url", f"{_TORCH_BUILDS}/{build}")))
+
+
+def _packages(options: SetupOptions) -> tuple[str, ...]:
+    build = _torch_build(options)
+    pinned = None if build is None else _pinned_version(options.constraints, "torch")
+    return (options.package, *(() if pinned is None else (f"torch=={pinned}+{build}",)))
+
+
+def _torch_build(options: SetupOptions) -> str | None:
+    """The build of PyTorch to ask for by name, None where the general index has the wanted one."""
+    if options.wheels is not None or _pinned_version(options.constraints, "torch") is None:
+        return None
+    if options.system == "Linux" and not options.gpu:
+        return "cpu"
+    if options.system == "Windows" and options.gpu:
+        return _CUDA_BUILD
+    return None
+
+
+def _pinned_version(constraints: Path | None, package: str) -> str | None:
+    if constraints is None:
+        return None
+    found = re.search(rf"^{re.escape(package)}==(\S+)\s*$", constraints.read_text(encoding="utf-8"), re.MULTILINE)
+    return found and found.group(1)
+
+
+def _broken(folder: Path) -> bool:
+    try:
+        return (folder / UNFINISHED).read_text(encoding="utf-8").strip() == BROKEN
+    except OSError:
+        return False
