@@ -23,6 +23,7 @@ except ImportError:
 # Geometry types, and units: 3.30.
 if hasattr(Qgis, "WkbType"):
     MULTIPOLYGON = Qgis.WkbType.MultiPolygon
+    NO_GEOMETRY = Qgis.WkbType.NoGeometry
     POINT_GEOMETRY = Qgis.GeometryType.Point
     POLYGON_GEOMETRY = Qgis.GeometryType.Polygon
     METERS = Qgis.DistanceUnit.Meters
@@ -30,6 +31,7 @@ if hasattr(Qgis, "WkbType"):
     SQUARE_METERS = Qgis.AreaUnit.SquareMeters
 else:
     MULTIPOLYGON = QgsWkbTypes.Type.MultiPolygon
+    NO_GEOMETRY = QgsWkbTypes.Type.NoGeometry
     POINT_GEOMETRY = QgsWkbTypes.GeometryType.PointGeometry
     POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
     METERS = QgsUnitTypes.DistanceUnit.DistanceMeters
