@@ -57,10 +57,14 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         params: dict[str, Any],
         feedback: QgsProcessingFeedback,
         on_instances: Callable[[dict[str, Any]], None] | None = None,
+        done_before: float = 0.0,
     ) -> dict[str, Any] | None:
         """The engine's answer to a request; None where it was cancelled and there is nothing to keep.
 
-        Parameters that are None are left out: the engine then chooses.
+        Args:
+            method, params: of the engine's protocol. Those that are None are left out: the engine then chooses.
+            on_instances: told the polygons of `segment`.
+            done_before: the share of the algorithm's work, 0..1, that was done before this request.
 
         Raises:
             QgsProcessingException: with the engine's own words.
@@ -72,6 +76,7 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
             if name == "instances" and on_instances:
                 on_instances(told)
             elif name == "progress":
+                told = {**told, "fraction": done_before + (1.0 - done_before) * told["fraction"]}
                 feedback.setProgress(100.0 * told["fraction"])
                 if isinstance(feedback, RunFeedback):
                     feedback.progressTold.emit(told)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
-    QgsCoordinateReferenceSystem,
-    QgsFeatureSink,
+    QgsCoordinateTransform,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
@@ -22,19 +24,25 @@ from qgis.core import (
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
+    QgsRectangle,
 )
 
 from rs4d_qgis.algorithms.engine_algorithm import EngineAlgorithm
 from rs4d_qgis.algorithms.feedback import RunFeedback
+from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.parameters import class_names, dissolved, wkt
-from rs4d_qgis.compat import MULTIPOLYGON, NUMBER_DOUBLE, NUMBER_INTEGER, SOURCE_POLYGON
-from rs4d_qgis.layers.results import result_features, result_fields
-from rs4d_qgis.layers.source import local_file
+from rs4d_qgis.algorithms.run_sink import RunSink
+from rs4d_qgis.compat import NUMBER_DOUBLE, NUMBER_INTEGER, SOURCE_POLYGON
+from rs4d_qgis.layers.prepared import PreparedScene
+from rs4d_qgis.layers.render import RenderCancelled, RenderError
+from rs4d_qgis.layers.source import SceneSource
 from rs4d_qgis.translation import tr
 
 # Of the engine's windows: see its plan of them.
 WINDOW_STEP_PX = 32
 LEAST_OVERLAP_PX = 16
+# Of a run's progress, where the imagery has to be fetched first.
+_FETCH_SHARE = 0.3
 
 
 class SegmentAlgorithm(EngineAlgorithm):
@@ -55,6 +63,11 @@ class SegmentAlgorithm(EngineAlgorithm):
     OUTPUT = "OUTPUT"
     INSTANCES = "INSTANCES"
     RUN = "RUN"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loader: ResultLoader | None = None
+        self._destination = ""
 
     def name(self) -> str:
         return "segment"
@@ -201,30 +214,143 @@ class SegmentAlgorithm(EngineAlgorithm):
         layer = self.parameterAsRasterLayer(parameters, self.INPUT, context)
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, self.INPUT))
-        self._layer_crs = layer.crs()
-        self._path = local_file(layer)
+        self._folder = tempfile.TemporaryDirectory(prefix="rs4d-")
+        self._scene = PreparedScene(layer, Path(self._folder.name))
         return True
 
     def processAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        sink = _LazySink(self, parameters, context, feedback)
-        request = {"scene": self._path, **self._options(parameters, context)}
-        try:
-            result = self.ask("segment", request, feedback, sink.take)
-        except QgsProcessingException:
-            sink.close()
-            raise
-        if result is None:
-            sink.close()
+        with self._folder:
+            try:
+                return self._run(parameters, context, feedback)
+            except RenderCancelled:
+                return {}
+            except RenderError as error:
+                raise QgsProcessingException(str(error)) from error
+
+    def postProcessAlgorithm(self, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        if self._loader is not None:
+            load_later(context, self._destination, self._loader)
+        return {}
+
+    def _run(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        card = self._card(parameters, context, feedback)
+        if card is None:
             return {}
-        sink.begin(result["crs_wkt"])
+        options = self._options(parameters, context)
+        source, share = self._source(parameters, context, feedback, card, options)
+        for note in source.notes:
+            feedback.pushInfo(note)
+        sink = RunSink(self, self.OUTPUT, parameters, context, feedback, self._scene.crs)
+        request = {**options, "scene": source.path}
+        try:
+            result = self.ask("segment", request, feedback, sink.take, share)
+        except QgsProcessingException as error:
+            sink.close()
+            kept = sink.rescue()
+            if kept is None:
+                raise
+            found = tr("{} polygons that were found before are in {}").format(sink.count, kept)
+            raise QgsProcessingException(f"{error} ({found})") from error
         sink.close()
+        if result is None:
+            return {}
+        record = {**result["record"], "scene": self._scene.origin, "seconds": result["seconds"]}
+        sink.add_record(record)
+        self._tell(result, sink, feedback)
+        if isinstance(feedback, RunFeedback):
+            feedback.runFinished.emit({**result, "record": record})
+        self._destination = sink.destination
+        self._loader = ResultLoader(_shown_colors(card, result["by_class"]), record, self._group_name())
+        return {self.OUTPUT: sink.destination, self.INSTANCES: result["instances"], self.RUN: result["run"]}
+
+    def _card(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any] | None:
+        """The model's card, as the engine tells it; None where the user cancelled."""
+        feedback.setProgressText(tr("Starting the engine"))
+        path = self.parameterAsString(parameters, self.MODEL, context)
+        engine = self.ask("hello", {"model_folders": [os.path.dirname(path)] if path else None}, feedback)
+        if engine is None:
+            return None
+        wanted = path or engine["default_model"]
+        for model in engine["models"]:
+            if wanted and os.path.exists(model["path"]) and os.path.samefile(model["path"], wanted):
+                if "error" in model:
+                    raise QgsProcessingException(model["error"])
+                return model["card"]
+        raise QgsProcessingException(tr("There is no model: choose a model file"))
+
+    def _source(
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
+        card: dict[str, Any],
+        options: dict[str, Any],
+    ) -> tuple[SceneSource, float]:
+        """The scene as the engine can read it, and the share of the progress that making it has taken."""
+        share = _FETCH_SHARE if self._scene.is_fetched else 0.0
+
+        def tell(fraction: float) -> None:
+            feedback.setProgress(100.0 * share * fraction)
+            if isinstance(feedback, RunFeedback):
+                message = tr("Fetching the imagery: {:.0f} %").format(100.0 * fraction)
+                feedback.progressTold.emit({"fraction": share * fraction, "message": message, "seconds_left": None})
+
+        if self._scene.is_picture and options.pop("bands", None):
+            feedback.pushInfo(tr("The layer is a picture: the choice of bands is left out"))
+        source = self._scene.source(
+            self._extent(parameters, context),
+            tuple(card["resolution_m"]),
+            options.get("resolution_m"),
+            feedback,
+            feedback.pushInfo,
+            tell,
+        )
+        return source, share
+
+    def _extent(self, parameters: dict[str, Any], context: QgsProcessingContext) -> QgsRectangle | None:
+        """The part of the layer that is asked for, in its CRS; None for all of it."""
+        extent = None
+        if parameters.get(self.EXTENT) is not None:
+            extent = self.parameterAsExtent(parameters, self.EXTENT, context, self._scene.crs)
+        area = self.parameterAsSource(parameters, self.AREA, context)
+        if area is not None:
+            transform = QgsCoordinateTransform(area.sourceCrs(), self._scene.crs, context.transformContext())
+            bounds = transform.transformBoundingBox(dissolved(area).boundingBox())
+            extent = bounds if extent is None or extent.isNull() else extent.intersect(bounds)
+        return None if extent is None or extent.isNull() else extent
+
+    def _tell(self, result: dict[str, Any], sink: RunSink, feedback: QgsProcessingFeedback) -> None:
         for note in result["notes"]:
             feedback.pushInfo(note)
-        if isinstance(feedback, RunFeedback):
-            feedback.runFinished.emit(result)
-        return {self.OUTPUT: sink.destination, self.INSTANCES: result["instances"], self.RUN: result["run"]}
+        counts = ", ".join(f"{name} {count}" for name, count in result["by_class"].items() if count)
+        feedback.pushInfo(
+            tr("{} instances{} from {} of {} windows, in {:.1f} s on {} ({})").format(
+                result["instances"],
+                f" ({counts})" if counts else "",
+                result["windows"],
+                result["windows_total"],
+                result["seconds"],
+                result["device"],
+                result["device_reason"],
+            )
+        )
+        if result["interrupted"]:
+            kept = sink.rescue()
+            if kept:
+                feedback.pushInfo(tr("Cancelled: what was found so far is in {}").format(kept))
+        elif not result["instances"]:
+            feedback.pushInfo(
+                tr("Nothing was found. A lower score, another resolution, another model or a larger extent may help.")
+            )
+
+    def _group_name(self) -> str:
+        return tr("{}, {}").format(self._scene.name, time.strftime("%H:%M:%S"))
 
     def _options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         """The parameters of the engine's `segment` beside the scene."""
@@ -246,7 +372,7 @@ class SegmentAlgorithm(EngineAlgorithm):
                 crs = self.parameterAsExtentCrs(parameters, self.EXTENT, context)
                 options["bbox"] = [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
                 # A scene without a CRS is asked for in its own coordinates.
-                options["bbox_crs"] = wkt(crs) if self._layer_crs.isValid() else None
+                options["bbox_crs"] = wkt(crs) if self._scene.crs.isValid() else None
         area = self.parameterAsSource(parameters, self.AREA, context)
         if area is not None:
             shape = dissolved(area)
@@ -261,50 +387,8 @@ class SegmentAlgorithm(EngineAlgorithm):
         return self.parameterAsInt(parameters, name, context)
 
 
-class _LazySink:
-    """The sink of a run: made once the CRS of the scene is told, before the first window."""
-
-    def __init__(
-        self,
-        algorithm: SegmentAlgorithm,
-        parameters: dict[str, Any],
-        context: QgsProcessingContext,
-        feedback: QgsProcessingFeedback,
-    ) -> None:
-        self.destination: str | None = None
-        self.count = 0
-        self._algorithm, self._parameters, self._context, self._feedback = algorithm, parameters, context, feedback
-        self._fields = result_fields()
-        self._sink: QgsFeatureSink | None = None
-
-    def take(self, told: dict[str, Any]) -> None:
-        """The engine's notification `instances`."""
-        self.begin(told["crs_wkt"])
-        features = result_features(told["features"], self._fields, told["run"])
-        if not features:
-            return
-        if isinstance(self._feedback, RunFeedback):
-            self._feedback.instancesFound.emit(features)
-        # A sink may change what it is given.
-        if not self._sink.addFeatures([type(feature)(feature) for feature in features], QgsFeatureSink.FastInsert):
-            raise QgsProcessingException(
-                tr("Instances: the polygons cannot be written ({})").format(self._sink.lastError())
-            )
-        self.count += len(features)
-
-    def begin(self, crs_wkt: str | None) -> None:
-        """Makes the sink, unless there is one."""
-        if self._sink is not None:
-            return
-        crs = QgsCoordinateReferenceSystem() if crs_wkt is None else QgsCoordinateReferenceSystem.fromWkt(crs_wkt)
-        self._sink, self.destination = self._algorithm.parameterAsSink(
-            self._parameters, SegmentAlgorithm.OUTPUT, self._context, self._fields, MULTIPOLYGON, crs
-        )
-        if self._sink is None:
-            raise QgsProcessingException(self._algorithm.invalidSinkError(self._parameters, SegmentAlgorithm.OUTPUT))
-        if isinstance(self._feedback, RunFeedback):
-            self._feedback.layerReady.emit((self._fields, crs))
-
-    def close(self) -> None:
-        """Everything goes to the file."""
-        self._sink = None
+def _shown_colors(card: dict[str, Any], by_class: dict[str, int]) -> dict[str, str]:
+    """The model's colours of the classes that were found; of all that were looked for, where none was."""
+    colors = dict(zip(card["config"]["classes"], card["colors"]))  # noqa: B905 (Python 3.9)
+    found = {name: color for name, color in colors.items() if by_class.get(name)}
+    return found or {name: color for name, color in colors.items() if name in by_class}

@@ -1,7 +1,7 @@
 """Raster layers that are no files (web services, virtual rasters, rasters in memory) as a temporary GeoTIFF.
 
-Pictures of a web service are asked for in blocks. Where it offers its tiles at certain resolutions, the nearest of these
-to the model's is taken, on the service's own tile grid: pixels are then those of the service, not resampled ones.
+Pictures of a web service are asked for in blocks. Where it offers its tiles at certain resolutions, the one that suits
+the model is taken, on the service's own tile grid: pixels are then those of the service, not resampled ones.
 Rasters with values of their own are copied at their own resolution, which the engine then resamples better.
 """
 

@@ -13,7 +13,6 @@ from qgis.core import (
     QgsField,
     QgsFields,
     QgsVectorFileWriter,
-    QgsVectorLayer,
 )
 
 from rs4d_qgis.compat import FIELD_REAL, FIELD_TEXT, NO_GEOMETRY
@@ -32,7 +31,7 @@ RUN_FIELDS = {
 
 
 def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
-    """Adds runs to the table `runs` of a GeoPackage, which is made where it is missing.
+    """Writes the table `runs` of a GeoPackage, which is made where it is missing, and replaces one that is there.
 
     Returns:
         What went wrong, None where nothing did.
@@ -43,11 +42,8 @@ def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
     options.layerName = RUNS_TABLE
-    has_runs = QgsVectorLayer(f"{path}|layername={RUNS_TABLE}", RUNS_TABLE, "ogr").isValid()
     if path.exists():
-        options.actionOnExistingFile = (
-            QgsVectorFileWriter.AppendToLayerNoNewFields if has_runs else QgsVectorFileWriter.CreateOrOverwriteLayer
-        )
+        options.actionOnExistingFile = QgsVectorFileWriter.CreateOrOverwriteLayer
     writer = QgsVectorFileWriter.create(
         str(path), fields, NO_GEOMETRY, QgsCoordinateReferenceSystem(), QgsCoordinateTransformContext(), options
     )

@@ -1,17 +1,13 @@
 """Settings and fixtures of the engine's tests."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
-from small_model import CLASSES, small_config
+from small_model import write_untrained_model
 
 from rs4d_core.datasets.synthetic import generate_scene, write_scene
 from rs4d_core.finetuning.recipe_file import read_recipe
-from rs4d_core.models.checkpoint import ModelCard, save_model
-from rs4d_core.models.segmenter import Segmenter
 
 # The first example of a property may compile a kernel, and the machine may be busy: time decides nothing here.
 settings.register_profile("rs4d", deadline=None)
@@ -23,22 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def untrained_model(tmp_path_factory) -> Path:
     """A model file that is whole and small. It finds noise: a few boxes in each window, filled."""
-    config = small_config()
-    config = replace(config, rpn=replace(config.rpn, proposals=5))
-    torch.manual_seed(0)
-    segmenter = Segmenter(config)
-    torch.nn.init.constant_(segmenter.mask_head.conv_logits.bias, 9.0)
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
-    card = ModelCard(
-        name="untrained",
-        config=config,
-        colors=("#e41a1c", "#377eb8"),
-        resolution_m=(0.3, 1.0),
-        window_px=128,
-        overlap_px=32,
-        default_scores=(0.0,) * len(CLASSES),
-    )
-    save_model(path, segmenter, card)
+    write_untrained_model(path)
     return path
 
 

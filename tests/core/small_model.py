@@ -1,8 +1,12 @@
 """A segmenter so small that tests can train it, and images with truth to train it on."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from rs4d_core.models.checkpoint import ModelCard, save_model
 from rs4d_core.models.config import (
     BoxHeadConfig,
     EncoderConfig,
@@ -13,6 +17,7 @@ from rs4d_core.models.config import (
     SegmenterConfig,
 )
 from rs4d_core.models.instances import Target
+from rs4d_core.models.segmenter import Segmenter
 
 CLASSES = ("ship", "vehicle")
 
@@ -30,6 +35,25 @@ def small_config(head: str = "box", stem_channels: tuple[int, ...] = (8, 8, 8), 
         prompt_head=PromptHeadConfig(dim=32, prompts=3, depth=1, heads=2, mlp_dim=32),
         head=head,
     )
+
+
+def write_untrained_model(path: Path) -> None:
+    """A model file that is whole and small. It finds noise: a few boxes in each window, filled."""
+    config = small_config()
+    config = replace(config, rpn=replace(config.rpn, proposals=5))
+    torch.manual_seed(0)
+    segmenter = Segmenter(config)
+    torch.nn.init.constant_(segmenter.mask_head.conv_logits.bias, 9.0)
+    card = ModelCard(
+        name="untrained",
+        config=config,
+        colors=("#e41a1c", "#377eb8"),
+        resolution_m=(0.3, 1.0),
+        window_px=128,
+        overlap_px=32,
+        default_scores=(0.0,) * len(CLASSES),
+    )
+    save_model(path, segmenter, card)
 
 
 def target(
