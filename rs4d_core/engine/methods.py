@@ -20,6 +20,7 @@ from rs4d_core.engine.protocol import PROTOCOL_VERSION
 from rs4d_core.errors import ModelFileError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.scenes.area import Area
 from rs4d_core.scenes.export import export_layer
 from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, segment_scene
 from rs4d_core.scenes.writers import Feature, RunRecord
@@ -52,7 +53,8 @@ def hello(job: Job, models: ModelCache) -> dict[str, Any]:
 def segment(job: Job, models: ModelCache) -> dict[str, Any]:
     """Finds the instances in a scene; they are told as they are found."""
     params = job.params
-    options = SegmentOptions(**{name: params[name] for name in _OPTIONS if name in params})
+    area = Area.from_wkb(params["area"]["wkb"], params["area"]["crs_wkt"]) if "area" in params else None
+    options = SegmentOptions(**{name: params[name] for name in _OPTIONS if name in params}, area=area)
     job.tell("progress", {"fraction": 0.0, "message": "loading the model", "seconds_left": None})
     model = models.get(Path(params.get("model") or default_model_path()), params.get("device", "auto"))
     job.check()

@@ -6,7 +6,7 @@ import numpy as np
 import shapely
 from affine import Affine
 from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import ProjError
 from rasterio.errors import CRSError as RasterioCRSError
 from rasterio.io import DatasetReader
 from rasterio.transform import from_gcps
@@ -88,7 +88,7 @@ def pixels_inside(
         raise OptionError(f"the bounding box {_numbers(bbox)} has a value that is not a number: give W S E N")
     if west >= east or south >= north:
         raise OptionError(f"the bounding box {_numbers(bbox)} is empty or turned round: give W S E N, W < E and S < N")
-    to_scene, from_scene = _between(bbox_crs, crs_wkt)
+    to_scene, from_scene = between(bbox_crs, crs_wkt, "bounding box")
 
     steps = np.linspace(0.0, 1.0, EDGE_POINTS)[:-1]
     along = np.concatenate([steps, np.ones_like(steps), 1.0 - steps, np.zeros_like(steps)])
@@ -112,26 +112,36 @@ def pixels_inside(
         low = np.array([grid_col[inside].min(), grid_row[inside].min()]) - cell
         high = np.array([grid_col[inside].max(), grid_row[inside].max()]) + cell
         shared = shapely.box(*low, *high).intersection(scene)
-    left, top, right, bottom = shared.bounds
+    return pixels_around(shared.bounds, width, height)
+
+
+def pixels_around(bounds: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """The whole pixels of a scene of `width` x `height` that bounds in pixels touch: column, row, width, height."""
+    left, top, right, bottom = bounds
     # A thousandth of a pixel is rounding: a box drawn along pixel borders must not take in the next row.
     col, row = (min(math.floor(value + 1e-3), side - 1) for value, side in ((left, width), (top, height)))
     return col, row, max(math.ceil(right - 1e-3) - col, 1), max(math.ceil(bottom - 1e-3) - row, 1)
 
 
-def _between(bbox_crs: str | None, crs_wkt: str | None):
-    """Two functions of x and y: from the box's CRS to the scene's, and back."""
-    if bbox_crs is None:
+def between(crs: str | None, crs_wkt: str | None, what: str):
+    """Two functions of x and y: from `crs`, that of `what` the user gave, to the scene's, and back.
+
+    Raises:
+        OptionError: the CRS is unknown, or the scene has none.
+    """
+    if crs is None:
         return (lambda x, y: (x, y)), (lambda x, y: (x, y))
     if crs_wkt is None:
-        raise OptionError("the scene has no CRS: give the bounding box in the scene's own coordinates, without a CRS")
+        raise OptionError(f"the scene has no CRS: give the {what} in the scene's own coordinates, without a CRS")
     try:
-        source, target = CRS.from_user_input(bbox_crs), CRS.from_wkt(crs_wkt)
-    except CRSError as error:
-        raise OptionError(f"the bounding box's CRS {bbox_crs!r} is unknown: give a code such as EPSG:4326") from error
-    return (
-        Transformer.from_crs(source, target, always_xy=True).transform,
-        Transformer.from_crs(target, source, always_xy=True).transform,
-    )
+        source, target = horizontal(CRS.from_user_input(crs)), CRS.from_wkt(crs_wkt)
+        return (
+            Transformer.from_crs(source, target, always_xy=True).transform,
+            Transformer.from_crs(target, source, always_xy=True).transform,
+        )
+    except ProjError as error:
+        named = crs if len(crs) <= 60 else f"{crs[:60]}..."
+        raise OptionError(f"the {what}'s CRS {named!r} is unknown: give a code such as EPSG:4326") from error
 
 
 def _numbers(bbox: tuple[float, float, float, float]) -> str:

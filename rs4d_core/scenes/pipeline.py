@@ -18,6 +18,7 @@ import shapely
 
 from rs4d_core.errors import OptionError
 from rs4d_core.models.instances import Instances
+from rs4d_core.scenes.area import Area
 from rs4d_core.scenes.areal import multipolygons, without_specks
 from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
 from rs4d_core.scenes.polygonize import polygonize
@@ -44,6 +45,7 @@ class SegmentOptions:
         bands: three band numbers from 1, or one for all three.
         resolution_m: metres in a pixel of the model's grid.
         bbox, bbox_crs: west, south, east, north of the part to segment, and their CRS (by default the scene's).
+        area: look only inside of it. Without a `bbox`, its extent is segmented.
         window_px, overlap_px: size and overlap of the windows.
         score: least score, for all classes, 0..1.
         classes: names of the classes to keep.
@@ -54,6 +56,7 @@ class SegmentOptions:
     resolution_m: float | None = None
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None
+    area: Area | None = None
     window_px: int | None = None
     overlap_px: int | None = None
     score: float | None = None
@@ -187,7 +190,13 @@ def segment_scene(
     started = time.perf_counter()
     least_scores = options.least_scores(predictor)
     with Scene.open(
-        scene_path, options.bands, predictor.resolution_m, options.resolution_m, options.bbox, options.bbox_crs
+        scene_path,
+        options.bands,
+        predictor.resolution_m,
+        options.resolution_m,
+        options.bbox,
+        options.bbox_crs,
+        options.area,
     ) as scene:
         window_px, overlap_px = options.tiling(predictor)
         windows = plan(scene.width, scene.height, window_px, overlap_px)
@@ -250,6 +259,7 @@ def _record(
     path = Path(scene.path)
     parameters = {
         **asdict(options),
+        "area": None if options.area is None else options.area.to_json(),
         **scene.record,
         "window": [window.width, window.height],
         "overlap_px": options.tiling(predictor)[1],

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from affine import Affine
+from shapely import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
 
-from rs4d_core.scenes.georeference import georeference, pixels_inside
+from rs4d_core.errors import OptionError
+from rs4d_core.scenes.area import Area, AreaMask
+from rs4d_core.scenes.georeference import georeference, pixels_around, pixels_inside
 from rs4d_core.scenes.ground import Ground
 from rs4d_core.scenes.raster import Raster
 from rs4d_core.scenes.resample import Axis, resample
@@ -30,11 +34,12 @@ LEAST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class _Level:
-    """A raster, or one of its overviews, with the grid laid over its pixels."""
+    """A raster, or one of its overviews, with the grid laid over its pixels, and the area to look at over that."""
 
     raster: Raster
     cols: Axis
     rows: Axis
+    mask: AreaMask | None
 
 
 class Scene:
@@ -68,8 +73,9 @@ class Scene:
         crs_wkt: str | None,
         stretch: Stretch | None,
         notes: list[str],
+        area: MultiPolygon | None = None,
     ):
-        """`extent`: the chosen column, row, width and height in the scene's own pixels."""
+        """In the scene's own pixels, `extent`: the chosen column, row, width, height; `area`: what may be seen."""
         self.path = path
         self.crs_wkt = crs_wkt
         self.resolution_m = scale.resolution_m
@@ -79,6 +85,7 @@ class Scene:
         self.source_transform = source_transform
         self.notes = notes
         self._extent = extent
+        self._area = area
         self._base = raster
         self._steps = (scale.step_x, scale.step_y)
         self._level = self._at(*self._steps)
@@ -95,6 +102,7 @@ class Scene:
         resolution_m: float | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         bbox_crs: str | None = None,
+        area: Area | None = None,
     ) -> "Scene":
         """Open a raster that GDAL can read.
 
@@ -107,10 +115,11 @@ class Scene:
             resolution_m: metres a pixel to read at, whatever the model was made for.
             bbox: west, south, east, north: read only the pixels that this touches.
             bbox_crs: of `bbox`; by default the scene's own.
+            area: all outside of it is as if the scene had no data there. Without a `bbox`, its extent is read.
 
         Raises:
             SceneError: missing, damaged, or of a kind that cannot be read.
-            OptionError: bands, resolution or bounding box do not fit the scene.
+            OptionError: bands, resolution, bounding box or area do not fit the scene.
         """
         raster = Raster.open(path, bands)
         try:
@@ -119,6 +128,13 @@ class Scene:
             extent = (0, 0, width, height)
             if bbox is not None:
                 extent = pixels_inside(bbox, bbox_crs, transform, crs_wkt, width, height)
+            shown = None
+            if area is not None:
+                shown = area.in_pixels(transform, crs_wkt, width, height)
+                if bbox is None:
+                    extent = pixels_around(shown.bounds, width, height)
+                elif not shown.intersects(box(*extent[:2], extent[0] + extent[2], extent[1] + extent[3])):
+                    raise OptionError("the area lies outside the bounding box: leave one of them out")
             middle = (extent[0] + extent[2] / 2, extent[1] + extent[3] / 2)
             pixel_m = Ground(crs_wkt).pixel_size_m(transform, *middle)
             scale = choose_scale(pixel_m, resolution_range_m, resolution_m, extent[2], extent[3])
@@ -128,7 +144,7 @@ class Scene:
             if not raster.is_picture:
                 stretch = _measure(raster)
                 notes.append(_stretch_note(raster, stretch))
-            return cls(path, raster, extent, scale, transform, crs_wkt, stretch, notes)
+            return cls(path, raster, extent, scale, transform, crs_wkt, stretch, notes, shown)
         except BaseException:
             raster.close()
             raise
@@ -206,9 +222,23 @@ class Scene:
         ):
             size = max(1, math.ceil(length / step - LEAST_SHARE))
             axes.append(Axis(start * limit / whole, step * limit / whole, size, limit))
-        return _Level(raster, *axes)
+        mask = None
+        if self._area is not None:
+            corner, steps = np.array(self._extent[:2]), np.array([step_x, step_y])
+            mask = AreaMask(shapely.transform(self._area, lambda points: (points - corner) / steps))
+        return _Level(raster, *axes, mask)
 
     def _read(self, level: _Level, col: int, row: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        if level.mask is None:
+            return self._read_unmasked(level, col, row, width, height)
+        inside = level.mask.read(col, row, width, height)
+        if not inside.any():
+            return np.zeros((3, height, width), np.float32), inside
+        image, valid = self._read_unmasked(level, col, row, width, height)
+        image[:, ~inside] = 0.0
+        return image, valid & inside
+
+    def _read_unmasked(self, level: _Level, col: int, row: int, width: int, height: int):
         cols, rows = level.cols.taps(col, col + width), level.rows.taps(row, row + height)
         values = (cols.last - cols.first) * (rows.last - rows.first) * level.raster.planes
         resampled = not (level.cols.identity and level.rows.identity)
@@ -240,7 +270,7 @@ class Scene:
         else:
             half = height // 2
             parts = [(col, row, width, half), (col, row + half, width, height - half)]
-        (image0, valid0), (image1, valid1) = (self._read(level, *part) for part in parts)
+        (image0, valid0), (image1, valid1) = (self._read_unmasked(level, *part) for part in parts)
         axis = 1 if width >= height else 0
         return np.concatenate([image0, image1], axis=axis + 1), np.concatenate([valid0, valid1], axis=axis)
 
