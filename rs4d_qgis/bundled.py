@@ -1,4 +1,4 @@
-"""Files that come with the plugin."""
+"""Files that come with the plugin: an installed one has them inside, a checkout beside, at its top level."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 
 from qgis.PyQt.QtGui import QIcon
 
-PLUGIN_FOLDER = Path(__file__).resolve().parent
+_PLUGIN_FOLDER = Path(__file__).resolve().parent
+
+
+def bundled(name: str) -> Path:
+    """A file or folder, such as "constraints.txt"."""
+    inside = _PLUGIN_FOLDER / name
+    return inside if inside.exists() else _PLUGIN_FOLDER.parent / name
 
 
 def resource(name: str) -> Path:
-    """A file of `resources/`, such as "icons/rs4d.svg". An installed plugin has it inside, a checkout beside."""
-    inside = PLUGIN_FOLDER / "resources"
-    return (inside if inside.is_dir() else PLUGIN_FOLDER.parent / "resources") / name
+    """A file of `resources/`, such as "icons/rs4d.svg"."""
+    return bundled(f"resources/{name}")
 
 
 def icon(name: str = "rs4d") -> QIcon:
@@ -26,6 +31,5 @@ def icon(name: str = "rs4d") -> QIcon:
 def plugin_version() -> str:
     """The plugin's version, as its metadata has it."""
     metadata = configparser.ConfigParser(interpolation=None)
-    inside = PLUGIN_FOLDER / "metadata.txt"
-    metadata.read(inside if inside.is_file() else PLUGIN_FOLDER.parent / "metadata.txt", encoding="utf-8")
+    metadata.read(bundled("metadata.txt"), encoding="utf-8")
     return metadata.get("general", "version")

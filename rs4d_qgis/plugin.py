@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtWidgets import QDialog
 
 from rs4d_qgis.bundled import icon
 from rs4d_qgis.compat import QAction
@@ -25,7 +26,7 @@ class RS4DPlugin:
         self._actions: list[QAction] = []
         self._panel_action: QAction | None = None
         self._dock = None
-        self._dialogs: dict[str, object] = {}
+        self._dialogs: dict[str, QDialog] = {}
 
     def initProcessing(self) -> None:
         """Add the algorithms. The only one of these that `qgis_process` calls."""
@@ -48,6 +49,7 @@ class RS4DPlugin:
     def unload(self) -> None:
         """Take everything away again, and end the engine."""
         for dialog in self._dialogs.values():
+            dialog.stop()
             dialog.close()
             dialog.deleteLater()
         self._dialogs.clear()
@@ -83,15 +85,21 @@ class RS4DPlugin:
 
     def show_check(self) -> None:
         """Show what the engine is, and whether it works."""
-        from rs4d_qgis.engine.check_dialog import CheckDialog
+        if "check" not in self._dialogs:
+            from rs4d_qgis.engine.check_dialog import CheckDialog
 
-        self._show("check", CheckDialog)
+            self._dialogs["check"] = CheckDialog(self._iface.mainWindow())
+            self._dialogs["check"].setup_wanted.connect(self.show_setup)
+        self._raise("check")
 
     def show_setup(self) -> None:
         """Show how the engine's environment would be made."""
-        from rs4d_qgis.engine.setup_dialog import SetupDialog
+        if "setup" not in self._dialogs:
+            from rs4d_qgis.engine.setup_dialog import SetupDialog
 
-        self._show("setup", SetupDialog)
+            self._dialogs["setup"] = SetupDialog(self._iface.mainWindow())
+            self._dialogs["setup"].check_wanted.connect(self.show_check)
+        self._raise("setup")
 
     def _action(self, text: str, run) -> QAction:
         action = QAction(text, self._iface.mainWindow())
@@ -101,9 +109,7 @@ class RS4DPlugin:
         self._actions.append(action)
         return action
 
-    def _show(self, name: str, kind) -> None:
-        if name not in self._dialogs:
-            self._dialogs[name] = kind(self._iface.mainWindow())
+    def _raise(self, name: str) -> None:
         dialog = self._dialogs[name]
         dialog.show()
         dialog.raise_()

@@ -107,6 +107,22 @@ def _no_doctor(location: EngineLocation, errors: str) -> Finding:
     return Finding("engine", False, f"it does not start: {last}", _repair(location))
 
 
+def describe_models(hello: dict) -> tuple[Finding, ...]:
+    """The model files that the engine answered `hello` with, one line each."""
+    findings = []
+    for model in hello.get("models", ()):
+        if "error" in model:
+            error, path = model["error"], model["path"]
+            findings.append(Finding("model", True, error if path in error else f"{path}: {error}"))
+            continue
+        card = model["card"]
+        low, high = card["resolution_m"]
+        default = ", the default" if model["path"] == hello.get("default_model") else ""
+        what = f"{len(card['classes'])} classes, {low:g} to {high:g} m a pixel"
+        findings.append(Finding("model", True, f"{model['name']}{default}: {what} ({model['path']})"))
+    return tuple(findings)
+
+
 def exact(mend: str, location: EngineLocation) -> str:
     """The engine's advice as it is typed for this very engine: it does not know from where it is asked."""
     anew = re.sub(r"install the engine anew \([^)]*\)", lambda _found: _repair(location), mend)

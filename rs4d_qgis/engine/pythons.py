@@ -50,7 +50,7 @@ def find_pythons() -> list[Python]:
         python = probe(candidate)
         # What does not even answer is no Python: the alias of the Windows store, a launcher without versions.
         if python.version:
-            found.setdefault(python.path, python)
+            found.setdefault(os.path.realpath(python.path), python)
     return sorted(found.values(), key=lambda python: python.problem is not None)
 
 

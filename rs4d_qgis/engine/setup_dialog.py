@@ -1,0 +1,337 @@
+"""The dialog "Set up engine...": shows what would be made, and makes it when told to."""
+
+from __future__ import annotations
+
+import enum
+import platform
+import shutil
+import time
+from pathlib import Path
+
+from qgis.gui import QgsFileWidget
+from qgis.PyQt.QtCore import QTimer, pyqtSignal
+from qgis.PyQt.QtGui import QFontDatabase
+from qgis.PyQt.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QProgressBar,
+    QSizePolicy,
+    QVBoxLayout,
+)
+
+from rs4d_qgis import settings
+from rs4d_qgis.bundled import bundled, plugin_version
+from rs4d_qgis.engine.client import engine_client
+from rs4d_qgis.engine.environment import UNFINISHED, environment_python
+from rs4d_qgis.engine.locate import checkout_folder, locate_engine, managed_folder
+from rs4d_qgis.engine.proxy import proxy_variables, proxy_words
+from rs4d_qgis.engine.pythons import Python, find_pythons, probe
+from rs4d_qgis.engine.setup_plan import CPU_SIZE_GB, GPU_SIZE_GB, SetupOptions, plan, size_gb
+from rs4d_qgis.engine.setup_run import set_up
+from rs4d_qgis.engine.tasks import EngineTask
+
+_LOG_LINES = 5000
+
+
+class _Ask(enum.Enum):
+    """Packages for which a path is asked."""
+
+    WHEEL = enum.auto()
+    SOURCE = enum.auto()
+
+
+class SetupTask(EngineTask):
+    """A set-up in the background. Signal `said`: one line of its log."""
+
+    said = pyqtSignal(str)
+
+    def __init__(self, options: SetupOptions, variables: dict[str, str]) -> None:
+        super().__init__(
+            "Set up the RS4D engine", lambda task: set_up(options, task.said.emit, task.isCanceled, variables)
+        )
+
+
+class SetupDialog(QDialog):
+    """Nothing starts before its button is pressed. A set-up goes on while the dialog is closed, until QGIS ends.
+
+    Signals:
+        check_wanted: the user asks for the check.
+    """
+
+    check_wanted = pyqtSignal()
+
+    def __init__(self, parent=None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("RS4D: set up engine")
+        self._task: SetupTask | None = None
+        self._search: EngineTask | None = None
+        self._started = 0.0
+        self._clock = QTimer(self)
+        self._clock.setInterval(1000)
+
+        intro = QLabel(
+            "The engine is a Python package with PyTorch. It gets an environment of its own: neither QGIS nor another "
+            "Python of this machine is changed, and removing the folder removes all of it. Nothing is downloaded "
+            "before you press <b>Set up</b>."
+        )
+        intro.setWordWrap(True)
+        self._folder = QLineEdit(str(managed_folder()))
+        self._folder.setReadOnly(True)
+        self._python, self._package, self._build = _combo(), _combo(), _combo()
+        self._package_file = QgsFileWidget()
+        self._wheels = QgsFileWidget()
+        self._wheels.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
+        self._wheels.lineEdit().setPlaceholderText("empty: download; else a folder with all wheels")
+        self._proxy = QLabel()
+        self._caption = QLabel()
+        self._log = QPlainTextEdit()
+        self._log.setReadOnly(True)
+        self._log.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self._log.setMaximumBlockCount(_LOG_LINES)
+        self._bar = QProgressBar()
+        self._bar.setRange(0, 1)
+        self._bar.setTextVisible(False)
+        self._bar.setMaximumHeight(6)
+        self._status = QLabel()
+        self._status.setWordWrap(True)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        self._start = buttons.addButton("Set up", QDialogButtonBox.ButtonRole.ActionRole)
+        self._cancel = buttons.addButton("Cancel", QDialogButtonBox.ButtonRole.ActionRole)
+        self._use = buttons.addButton("Use this engine", QDialogButtonBox.ButtonRole.ActionRole)
+        self._check = buttons.addButton("Check engine...", QDialogButtonBox.ButtonRole.ActionRole)
+
+        package = QHBoxLayout()
+        package.addWidget(self._package, 1)
+        package.addWidget(self._package_file, 1)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form.addRow("Folder", self._folder)
+        form.addRow("Made with", self._python)
+        form.addRow("Installed", package)
+        form.addRow("PyTorch", self._build)
+        form.addRow("Without internet", self._wheels)
+        form.addRow("Proxy", self._proxy)
+        layout = QVBoxLayout(self)
+        layout.addWidget(intro)
+        layout.addLayout(form)
+        layout.addWidget(self._caption)
+        layout.addWidget(self._log, 1)
+        layout.addWidget(self._bar)
+        layout.addWidget(self._status)
+        layout.addWidget(buttons)
+        self.resize(96 * self.fontMetrics().averageCharWidth(), 36 * self.fontMetrics().lineSpacing())
+
+        self._fill()
+        self._python.activated.connect(self._python_chosen)
+        self._package.currentIndexChanged.connect(self._package_chosen)
+        for changed in (self._package_file.fileChanged, self._wheels.fileChanged, self._build.currentIndexChanged):
+            changed.connect(self._show_plan)
+        self._clock.timeout.connect(self._tick)
+        self._start.clicked.connect(self.start)
+        self._cancel.clicked.connect(self.cancel)
+        self._use.clicked.connect(self._use_this)
+        self._check.clicked.connect(self.check_wanted)
+        buttons.rejected.connect(self.close)
+
+    def showEvent(self, event) -> None:
+        """Look for Pythons, and show the plan, each time that the dialog comes up before a set-up."""
+        super().showEvent(event)
+        if not event.spontaneous() and self._task is None:
+            self._proxy.setText(proxy_words())
+            self._package_chosen()
+            self._find_pythons()
+
+    def options(self) -> SetupOptions | None:
+        """What is chosen, None where something is still missing."""
+        python = self._python.currentData()
+        package = self._package.currentData()
+        if isinstance(package, _Ask):
+            package = self._package_file.filePath().strip()
+        if not isinstance(python, Python) or python.problem or not package:
+            return None
+        wheels = self._wheels.filePath().strip()
+        return SetupOptions(
+            folder=managed_folder(),
+            python=python.path,
+            package=package,
+            wheels=Path(wheels) if wheels else None,
+            constraints=bundled("constraints.txt"),
+            gpu=bool(self._build.currentData()),
+            system=platform.system(),
+        )
+
+    def start(self) -> None:
+        """Begin, or go on with, the set-up that is shown."""
+        options = self.options()
+        if options is None or self._task is not None:
+            return
+        client = engine_client()
+        if client.busy():
+            self._status.setText("The engine is at work: wait for the run, or cancel it, then start this again.")
+            return
+        client.close()  # its files are about to change
+        self._log.clear()
+        self._caption.setText("Log")
+        task = self._task = SetupTask(options, proxy_variables())
+        task.said.connect(self._log.appendPlainText)
+        task.succeeded.connect(self._succeeded)
+        task.failed.connect(self._failed)
+        self._started = time.monotonic()
+        self._clock.start()
+        self._bar.setRange(0, 0)
+        self._tick()
+        self._show_state()
+        task.start()
+
+    def cancel(self) -> None:
+        """Stop the set-up. What is made stays, for the next one to go on from."""
+        if self._task is not None:
+            self._status.setText("Stopping ...")
+            self._clock.stop()
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """Give up whatever goes on in the background."""
+        self.cancel()
+        if self._search is not None:
+            self._search.cancel()
+
+    def _fill(self) -> None:
+        version = plugin_version()
+        checkout = checkout_folder()
+        if checkout is not None:
+            self._package.addItem(f"RS4D of this checkout, {checkout.parent}", str(checkout.parent))
+        self._package.addItem(f"RS4D {version}, downloaded", f"rs4d=={version}")
+        self._package.addItem("a wheel file ...", _Ask.WHEEL)
+        self._package.addItem("a folder with the source ...", _Ask.SOURCE)
+        self._build.addItem(f"for the processor (CPU), about {CPU_SIZE_GB} GB on disk", False)
+        if platform.system() != "Darwin":
+            self._build.addItem(f"for an NVIDIA GPU, about {GPU_SIZE_GB} GB on disk", True)
+            self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
+
+    def _find_pythons(self) -> None:
+        task = self._search = EngineTask("Look for Pythons", lambda _task: find_pythons())
+        self._python.clear()
+        self._python.addItem("looking for Pythons ...")
+        self._show_plan()
+        task.succeeded.connect(lambda pythons: self._show_pythons(pythons) if task is self._search else None)
+        task.start()
+
+    def _show_pythons(self, pythons: list[Python]) -> None:
+        self._search = None
+        self._python.clear()
+        for python in pythons:
+            self._python.addItem(_words(python), python)
+        if not pythons:
+            self._python.addItem("none found")
+        self._python.addItem("another ...", "")
+        self._show_plan()
+
+    def _python_chosen(self, index: int) -> None:
+        if self._python.itemData(index) == "":
+            path, _filter = QFileDialog.getOpenFileName(self, "A Python, 3.10 or newer")
+            if path:
+                python = probe(path)
+                self._python.insertItem(0, _words(python), python)
+            self._python.setCurrentIndex(0)
+        self._show_plan()
+
+    def _package_chosen(self) -> None:
+        asks = self._package.currentData()
+        self._package_file.setVisible(isinstance(asks, _Ask))
+        if isinstance(asks, _Ask):
+            mode = QgsFileWidget.StorageMode
+            self._package_file.setStorageMode(mode.GetFile if asks is _Ask.WHEEL else mode.GetDirectory)
+            self._package_file.setFilter("Wheels (*.whl)" if asks is _Ask.WHEEL else "")
+        self._show_plan()
+
+    def _show_plan(self) -> None:
+        if self._task is not None:
+            return
+        options = self.options()
+        folder = managed_folder()
+        existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        free_gb = shutil.disk_usage(existing).free / 1e9
+        self._caption.setText(f"These commands will run ({free_gb:.0f} GB are free there):")
+        self._status.clear()
+        if options is None:
+            self._log.setPlainText("")
+            self._status.setText(self._missing())
+        else:
+            self._log.setPlainText("\n\n".join(f"# {s.title}\n{s.text(options.system)}" for s in plan(options)))
+            if (folder / UNFINISHED).exists():
+                self._status.setText("An earlier set-up was not finished. This one goes on from there.")
+            elif environment_python(folder).is_file():
+                self._status.setText("There is an engine already. This brings it up to date, or repairs it.")
+            elif free_gb < size_gb(options):
+                self._status.setText(f"About {size_gb(options)} GB are needed, and {free_gb:.1f} GB are free.")
+        self._show_state()
+
+    def _missing(self) -> str:
+        python = self._python.currentData()
+        if self._search is not None:
+            return ""
+        if not isinstance(python, Python):
+            return "No Python 3.10 or newer was found: install one (python.org), or choose one above."
+        if python.problem:
+            return f"{python.path} cannot be taken: {python.problem}."
+        return "Choose the wheel file, or the folder with the source."
+
+    def _show_state(self) -> None:
+        running = self._task is not None
+        for widget in (self._python, self._package, self._package_file, self._build, self._wheels):
+            widget.setEnabled(not running)
+        self._start.setEnabled(not running and self.options() is not None)
+        self._cancel.setEnabled(running)
+        self._use.setVisible(False)
+
+    def _tick(self) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        self._status.setText(f"Setting up: {minutes}:{seconds:02d} min so far. This dialog may be closed meanwhile.")
+
+    def _succeeded(self, _nothing: object) -> None:
+        self._ended()
+        engine_client().look_again()
+        made = str(environment_python(managed_folder()))
+        used = locate_engine()
+        if used.python == made:
+            self._status.setText("The engine is ready.")
+        else:
+            self._status.setText(f"The engine is ready, but another one comes before it: {used.python}, {used.words}.")
+            self._use.setVisible(True)
+
+    def _failed(self, message: str) -> None:
+        self._ended()
+        self._status.setText(message or "Stopped. What is made so far stays: Set up goes on from there.")
+
+    def _ended(self) -> None:
+        self._task = None
+        self._clock.stop()
+        self._bar.setRange(0, 1)
+        self._show_state()
+
+    def _use_this(self) -> None:
+        settings.set_interpreter(str(environment_python(managed_folder())))
+        engine_client().look_again()
+        self._use.setVisible(False)
+        self._status.setText("The engine is ready, and chosen in the settings.")
+
+
+def _combo() -> QComboBox:
+    """As wide as the dialog lets it be, whatever is in it."""
+    combo = QComboBox()
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(16)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+def _words(python: Python) -> str:
+    return f"Python {python.version}, {python.path}" if python.version else python.path
