@@ -96,7 +96,7 @@ install_package() {
 }
 
 install_qgis_tests() {
-  "$1" -m pip install -q -c "$root/constraints.txt" pytest pytest-qt pytest-qgis >&2
+  "$1" -m pip install -q -c "$root/constraints.txt" pytest pytest-qt pytest-qgis bandit >&2
 }
 
 # engine_environment [test]: .venv with the engine, and with the tools of the tests where asked for.
