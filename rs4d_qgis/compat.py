@@ -18,7 +18,7 @@ from qgis.PyQt.QtCore import QMetaType, QVariant
 try:
     from qgis.PyQt.QtGui import QAction  # Qt 6
 except ImportError:
-    from qgis.PyQt.QtWidgets import QAction  # noqa: F401
+    from qgis.PyQt.QtWidgets import QAction
 
 # Geometry types, and units: 3.30.
 if hasattr(Qgis, "WkbType"):

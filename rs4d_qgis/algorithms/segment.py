@@ -389,6 +389,6 @@ class SegmentAlgorithm(EngineAlgorithm):
 
 def _shown_colors(card: dict[str, Any], by_class: dict[str, int]) -> dict[str, str]:
     """The model's colours of the classes that were found; of all that were looked for, where none was."""
-    colors = dict(zip(card["config"]["classes"], card["colors"]))  # noqa: B905 (Python 3.9)
+    colors = dict(zip(card["config"]["classes"], card["colors"]))
     found = {name: color for name, color in colors.items() if by_class.get(name)}
     return found or {name: color for name, color in colors.items() if name in by_class}
