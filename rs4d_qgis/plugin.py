@@ -13,6 +13,7 @@ from qgis.PyQt.QtWidgets import QDialog
 from rs4d_qgis.bundled import icon
 from rs4d_qgis.compat import QAction
 from rs4d_qgis.provider import RS4DProvider
+from rs4d_qgis.translation import tr
 
 MENU = "RS4D"
 
@@ -38,13 +39,13 @@ class RS4DPlugin:
         self.initProcessing()
         if self._iface is None:
             return
-        self._panel_action = self._action("Segment...", self.show_panel)
+        self._panel_action = self._action("rs4dSegment", tr("Segment..."), self.show_panel)
         self._panel_action.setIcon(icon())
-        self._panel_action.setToolTip("RS4D: find instances in a raster layer")
+        self._panel_action.setToolTip(tr("RS4D: find instances in a raster layer"))
         self._panel_action.setCheckable(True)
         self._iface.addToolBarIcon(self._panel_action)
-        self._action("Check engine...", self.show_check)
-        self._action("Set up engine...", self.show_setup)
+        self._action("rs4dCheckEngine", tr("Check engine..."), self.show_check)
+        self._action("rs4dSetUpEngine", tr("Set up engine..."), self.show_setup)
 
     def unload(self) -> None:
         """Take everything away again, and end the engine."""
@@ -54,7 +55,7 @@ class RS4DPlugin:
             dialog.deleteLater()
         self._dialogs.clear()
         if self._dock is not None:
-            self._dock.close()
+            self._dock.tear_down()
             self._iface.removeDockWidget(self._dock)
             self._dock.deleteLater()
             self._dock = None
@@ -81,6 +82,8 @@ class RS4DPlugin:
             self._dock = SegmentDock(self._iface)
             self._iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._dock)
             self._dock.visibilityChanged.connect(self._panel_action.setChecked)
+            self._dock.setup_wanted.connect(self.show_setup)
+            self._dock.check_wanted.connect(self.show_check)
         self._dock.setUserVisible(shown)
 
     def show_check(self) -> None:
@@ -90,6 +93,7 @@ class RS4DPlugin:
 
             self._dialogs["check"] = CheckDialog(self._iface.mainWindow())
             self._dialogs["check"].setup_wanted.connect(self.show_setup)
+            self._dialogs["check"].engine_changed.connect(self._tell_panel)
         self._raise("check")
 
     def show_setup(self) -> None:
@@ -99,11 +103,16 @@ class RS4DPlugin:
 
             self._dialogs["setup"] = SetupDialog(self._iface.mainWindow())
             self._dialogs["setup"].check_wanted.connect(self.show_check)
+            self._dialogs["setup"].engine_changed.connect(self._tell_panel)
         self._raise("setup")
 
-    def _action(self, text: str, run) -> QAction:
+    def _tell_panel(self) -> None:
+        if self._dock is not None:
+            self._dock.engine.look()
+
+    def _action(self, name: str, text: str, run) -> QAction:
         action = QAction(text, self._iface.mainWindow())
-        action.setObjectName(f"rs4d{text.replace(' ', '').rstrip('.')}")
+        action.setObjectName(name)
         action.triggered.connect(run)
         self._iface.addPluginToRasterMenu(MENU, action)
         self._actions.append(action)

@@ -26,6 +26,7 @@ from rs4d_qgis.engine.doctor import Finding, Report, describe_models, examine
 from rs4d_qgis.engine.errors import EngineError, EngineNotFound
 from rs4d_qgis.engine.locate import EngineLocation, locate_engine
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.translation import tr
 
 
 class CheckDialog(QDialog):
@@ -33,13 +34,15 @@ class CheckDialog(QDialog):
 
     Signals:
         setup_wanted: the user asks for the set-up.
+        engine_changed: another interpreter was chosen.
     """
 
     setup_wanted = pyqtSignal()
+    engine_changed = pyqtSignal()
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("RS4D: check engine")
+        self.setWindowTitle(tr("RS4D: check engine"))
         self._task: EngineTask | None = None
         self._report_text = ""
 
@@ -51,10 +54,10 @@ class CheckDialog(QDialog):
         self._headline.setFont(font)
         self._interpreter = QgsFileWidget()
         self._interpreter.setStorageMode(QgsFileWidget.StorageMode.GetFile)
-        self._interpreter.setDialogTitle("Python of the RS4D engine")
-        self._interpreter.lineEdit().setPlaceholderText("empty: found automatically")
+        self._interpreter.setDialogTitle(tr("Python of the RS4D engine"))
+        self._interpreter.lineEdit().setPlaceholderText(tr("empty: found automatically"))
         self._interpreter.setToolTip(
-            "The Python of an environment that has the package rs4d, such as .../bin/python or ...\\Scripts\\python.exe"
+            tr("The Python of an environment with the package rs4d, such as .../bin/python or ...\\Scripts\\python.exe")
         )
         self._busy = QProgressBar()
         self._busy.setRange(0, 0)
@@ -65,16 +68,16 @@ class CheckDialog(QDialog):
         self._busy.setSizePolicy(keep)
         self._text = QTextBrowser()
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        self._again = buttons.addButton("Check again", QDialogButtonBox.ButtonRole.ActionRole)
-        self._copy = buttons.addButton("Copy report", QDialogButtonBox.ButtonRole.ActionRole)
-        self._setup = buttons.addButton("Set up engine...", QDialogButtonBox.ButtonRole.ActionRole)
+        self._again = buttons.addButton(tr("Check again"), QDialogButtonBox.ButtonRole.ActionRole)
+        self._copy = buttons.addButton(tr("Copy report"), QDialogButtonBox.ButtonRole.ActionRole)
+        self._setup = buttons.addButton(tr("Set up engine..."), QDialogButtonBox.ButtonRole.ActionRole)
 
         top = QHBoxLayout()
         top.addWidget(self._mark)
         top.addWidget(self._headline, 1)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        form.addRow("Interpreter", self._interpreter)
+        form.addRow(tr("Interpreter"), self._interpreter)
         layout = QVBoxLayout(self)
         layout.addLayout(top)
         layout.addLayout(form)
@@ -105,12 +108,12 @@ class CheckDialog(QDialog):
         except EngineNotFound as error:
             self._show_missing(str(error))
             return
-        self._say("mIconInfo", "Checking, which takes some seconds ...")
+        self._say("mIconInfo", tr("Checking, which takes some seconds ..."))
         self._text.setHtml(_table((_interpreter(location),), marked=False))
         self._copy.setEnabled(False)
         self._busy.show()
         folders = settings.model_folders()
-        task = self._task = EngineTask("Check the RS4D engine", lambda task: _examine(task, location, folders))
+        task = self._task = EngineTask(tr("Check the RS4D engine"), lambda task: _examine(task, location, folders))
         # A check that was overtaken by the next one has nothing to say any more.
         task.succeeded.connect(lambda report: self._show_report(report) if task is self._task else None)
         task.failed.connect(lambda message: self._show_failure(message) if task is self._task else None)
@@ -132,6 +135,7 @@ class CheckDialog(QDialog):
         if path != settings.interpreter():
             settings.set_interpreter(path)
             engine_client().look_again()
+            self.engine_changed.emit()
             self.check()
 
     def _say(self, mark: str, text: str) -> None:
@@ -141,30 +145,32 @@ class CheckDialog(QDialog):
 
     def _show_missing(self, message: str) -> None:
         self._done()
-        self._say("mIconWarning", "There is no engine.")
+        self._say("mIconWarning", tr("There is no engine."))
         self._report_text = f"{_heading()}\nno engine: {message}\n"
-        self._text.setHtml(
-            f"<p>{html.escape(message)}</p>"
-            "<p>What computes is a Python package of its own, outside of QGIS. There are three ways to it:</p><ol>"
-            "<li><b>Set up engine...</b> below makes it, and shows all that it does before it starts.</li>"
-            "<li>With an engine on this machine: choose its Python above.</li>"
-            "<li>By hand, in an environment of its own: <code>python3 -m venv rs4d</code>, then "
-            f"<code>rs4d/bin/python -m pip install rs4d=={plugin_version()}</code>; then choose "
-            "<code>rs4d/bin/python</code> above.</li></ol>"
+        ways = (
+            tr("<b>Set up engine...</b> below makes it, and shows all that it does before it starts."),
+            tr("With an engine on this machine: choose its Python above."),
+            tr("By hand, in an environment of its own: {}; then choose {} above.").format(
+                f"<code>python3 -m venv rs4d &amp;&amp; rs4d/bin/python -m pip install rs4d=={plugin_version()}</code>",
+                "<code>rs4d/bin/python</code>",
+            ),
         )
+        intro = tr("What computes is a Python package of its own, outside of QGIS. There are three ways to it:")
+        items = "".join(f"<li>{way}</li>" for way in ways)
+        self._text.setHtml(f"<p>{html.escape(message)}</p><p>{intro}</p><ol>{items}</ol>")
 
     def _show_report(self, report: Report) -> None:
         self._done()
         self._report_text = report.text(_heading())
         if report.ok:
-            self._say("mIconSuccess", "The engine works.")
+            self._say("mIconSuccess", tr("The engine works."))
         else:
-            self._say("mIconWarning", "The engine does not work as it should. What mends it stands below.")
+            self._say("mIconWarning", tr("The engine does not work as it should. What mends it stands below."))
         self._text.setHtml(_table((_interpreter(report.location), *report.findings)))
 
     def _show_failure(self, message: str) -> None:
         self._done()
-        self._say("mIconWarning", message or "The check was stopped.")
+        self._say("mIconWarning", message or tr("The check was stopped."))
 
     def _done(self) -> None:
         self._task = None
@@ -202,7 +208,7 @@ def _table(findings: tuple[Finding, ...], marked: bool = True) -> str:
         mark = mark if marked else ""
         value = html.escape(finding.value)
         if finding.mend:
-            words = "If you want it:" if finding.ok else "<b>To mend:</b>"
+            words = tr("If you want it:") if finding.ok else f"<b>{tr('To mend:')}</b>"
             value += f"<br>{words} {html.escape(finding.mend)}"
         rows.append(
             f'<tr><td style="color:{color}">{mark}</td><td style="padding-right:12px;white-space:nowrap">'

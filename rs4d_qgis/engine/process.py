@@ -63,6 +63,11 @@ class EngineProcess:
         thread.start()
         return thread
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def alive(self) -> bool:
         """Whether it runs and can be spoken to."""
         return not self._ended and self._process.poll() is None

@@ -36,6 +36,7 @@ from rs4d_qgis.engine.pythons import Python, find_pythons, probe
 from rs4d_qgis.engine.setup_plan import CPU_SIZE_GB, GPU_SIZE_GB, SetupOptions, plan, size_gb
 from rs4d_qgis.engine.setup_run import set_up
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.translation import tr
 
 _LOG_LINES = 5000
 
@@ -54,7 +55,7 @@ class SetupTask(EngineTask):
 
     def __init__(self, options: SetupOptions, variables: dict[str, str]) -> None:
         super().__init__(
-            "Set up the RS4D engine", lambda task: set_up(options, task.said.emit, task.isCanceled, variables)
+            tr("Set up the RS4D engine"), lambda task: set_up(options, task.said.emit, task.isCanceled, variables)
         )
 
 
@@ -63,13 +64,15 @@ class SetupDialog(QDialog):
 
     Signals:
         check_wanted: the user asks for the check.
+        engine_changed: there is a new engine, or another one is chosen.
     """
 
     check_wanted = pyqtSignal()
+    engine_changed = pyqtSignal()
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("RS4D: set up engine")
+        self.setWindowTitle(tr("RS4D: set up engine"))
         self._task: SetupTask | None = None
         self._search: EngineTask | None = None
         self._started = 0.0
@@ -77,9 +80,11 @@ class SetupDialog(QDialog):
         self._clock.setInterval(1000)
 
         intro = QLabel(
-            "The engine is a Python package with PyTorch. It gets an environment of its own: neither QGIS nor another "
-            "Python of this machine is changed, and removing the folder removes all of it. Nothing is downloaded "
-            "before you press <b>Set up</b>."
+            tr(
+                "The engine is a Python package with PyTorch. It gets an environment of its own: neither QGIS nor "
+                "another Python of this machine is changed, and removing the folder removes all of it. Nothing is "
+                "downloaded before you press <b>Set up</b>."
+            )
         )
         intro.setWordWrap(True)
         self._folder = QLineEdit(str(managed_folder()))
@@ -88,7 +93,7 @@ class SetupDialog(QDialog):
         self._package_file = QgsFileWidget()
         self._wheels = QgsFileWidget()
         self._wheels.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
-        self._wheels.lineEdit().setPlaceholderText("empty: download; else a folder with all wheels")
+        self._wheels.lineEdit().setPlaceholderText(tr("empty: download; else a folder with all wheels"))
         self._proxy = QLabel()
         self._caption = QLabel()
         self._log = QPlainTextEdit()
@@ -102,22 +107,22 @@ class SetupDialog(QDialog):
         self._status = QLabel()
         self._status.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        self._start = buttons.addButton("Set up", QDialogButtonBox.ButtonRole.ActionRole)
-        self._cancel = buttons.addButton("Cancel", QDialogButtonBox.ButtonRole.ActionRole)
-        self._use = buttons.addButton("Use this engine", QDialogButtonBox.ButtonRole.ActionRole)
-        self._check = buttons.addButton("Check engine...", QDialogButtonBox.ButtonRole.ActionRole)
+        self._start = buttons.addButton(tr("Set up"), QDialogButtonBox.ButtonRole.ActionRole)
+        self._cancel = buttons.addButton(tr("Cancel"), QDialogButtonBox.ButtonRole.ActionRole)
+        self._use = buttons.addButton(tr("Use this engine"), QDialogButtonBox.ButtonRole.ActionRole)
+        self._check = buttons.addButton(tr("Check engine..."), QDialogButtonBox.ButtonRole.ActionRole)
 
         package = QHBoxLayout()
         package.addWidget(self._package, 1)
         package.addWidget(self._package_file, 1)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        form.addRow("Folder", self._folder)
-        form.addRow("Made with", self._python)
-        form.addRow("Installed", package)
+        form.addRow(tr("Folder"), self._folder)
+        form.addRow(tr("Made with"), self._python)
+        form.addRow(tr("Installed"), package)
         form.addRow("PyTorch", self._build)
-        form.addRow("Without internet", self._wheels)
-        form.addRow("Proxy", self._proxy)
+        form.addRow(tr("Without internet"), self._wheels)
+        form.addRow(tr("Proxy"), self._proxy)
         layout = QVBoxLayout(self)
         layout.addWidget(intro)
         layout.addLayout(form)
@@ -174,11 +179,11 @@ class SetupDialog(QDialog):
             return
         client = engine_client()
         if client.busy():
-            self._status.setText("The engine is at work: wait for the run, or cancel it, then start this again.")
+            self._status.setText(tr("The engine is at work: wait for the run, or cancel it, then start this again."))
             return
         client.close()  # its files are about to change
         self._log.clear()
-        self._caption.setText("Log")
+        self._caption.setText(tr("Log"))
         task = self._task = SetupTask(options, proxy_variables())
         task.said.connect(self._log.appendPlainText)
         task.succeeded.connect(self._succeeded)
@@ -193,7 +198,7 @@ class SetupDialog(QDialog):
     def cancel(self) -> None:
         """Stop the set-up. What is made stays, for the next one to go on from."""
         if self._task is not None:
-            self._status.setText("Stopping ...")
+            self._status.setText(tr("Stopping ..."))
             self._clock.stop()
             self._task.cancel()
 
@@ -207,19 +212,19 @@ class SetupDialog(QDialog):
         version = plugin_version()
         checkout = checkout_folder()
         if checkout is not None:
-            self._package.addItem(f"RS4D of this checkout, {checkout.parent}", str(checkout.parent))
-        self._package.addItem(f"RS4D {version}, downloaded", f"rs4d=={version}")
-        self._package.addItem("a wheel file ...", _Ask.WHEEL)
-        self._package.addItem("a folder with the source ...", _Ask.SOURCE)
-        self._build.addItem(f"for the processor (CPU), about {CPU_SIZE_GB} GB on disk", False)
+            self._package.addItem(tr("RS4D of this checkout, {}").format(checkout.parent), str(checkout.parent))
+        self._package.addItem(tr("RS4D {}, downloaded").format(version), f"rs4d=={version}")
+        self._package.addItem(tr("a wheel file ..."), _Ask.WHEEL)
+        self._package.addItem(tr("a folder with the source ..."), _Ask.SOURCE)
+        self._build.addItem(tr("for the processor (CPU), about {} GB on disk").format(CPU_SIZE_GB), False)
         if platform.system() != "Darwin":
-            self._build.addItem(f"for an NVIDIA GPU, about {GPU_SIZE_GB} GB on disk", True)
+            self._build.addItem(tr("for an NVIDIA GPU, about {} GB on disk").format(GPU_SIZE_GB), True)
             self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
 
     def _find_pythons(self) -> None:
-        task = self._search = EngineTask("Look for Pythons", lambda _task: find_pythons())
+        task = self._search = EngineTask(tr("Look for Pythons"), lambda _task: find_pythons())
         self._python.clear()
-        self._python.addItem("looking for Pythons ...")
+        self._python.addItem(tr("looking for Pythons ..."))
         self._show_plan()
         task.succeeded.connect(lambda pythons: self._show_pythons(pythons) if task is self._search else None)
         task.start()
@@ -230,13 +235,13 @@ class SetupDialog(QDialog):
         for python in pythons:
             self._python.addItem(_words(python), python)
         if not pythons:
-            self._python.addItem("none found")
-        self._python.addItem("another ...", "")
+            self._python.addItem(tr("none found"))
+        self._python.addItem(tr("another ..."), "")
         self._show_plan()
 
     def _python_chosen(self, index: int) -> None:
         if self._python.itemData(index) == "":
-            path, _filter = QFileDialog.getOpenFileName(self, "A Python, 3.10 or newer")
+            path, _filter = QFileDialog.getOpenFileName(self, tr("A Python, 3.10 or newer"))
             if path:
                 python = probe(path)
                 self._python.insertItem(0, _words(python), python)
@@ -259,7 +264,7 @@ class SetupDialog(QDialog):
         folder = managed_folder()
         existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
         free_gb = shutil.disk_usage(existing).free / 1e9
-        self._caption.setText(f"These commands will run ({free_gb:.0f} GB are free there):")
+        self._caption.setText(tr("These commands will run ({:.0f} GB are free there):").format(free_gb))
         self._status.clear()
         if options is None:
             self._log.setPlainText("")
@@ -267,11 +272,13 @@ class SetupDialog(QDialog):
         else:
             self._log.setPlainText("\n\n".join(f"# {s.title}\n{s.text(options.system)}" for s in plan(options)))
             if (folder / UNFINISHED).exists():
-                self._status.setText("An earlier set-up was not finished. This one goes on from there.")
+                self._status.setText(tr("An earlier set-up was not finished. This one goes on from there."))
             elif environment_python(folder).is_file():
-                self._status.setText("There is an engine already. This brings it up to date, or repairs it.")
+                self._status.setText(tr("There is an engine already. This brings it up to date, or repairs it."))
             elif free_gb < size_gb(options):
-                self._status.setText(f"About {size_gb(options)} GB are needed, and {free_gb:.1f} GB are free.")
+                self._status.setText(
+                    tr("About {} GB are needed, and {:.1f} GB are free.").format(size_gb(options), free_gb)
+                )
         self._show_state()
 
     def _missing(self) -> str:
@@ -279,10 +286,10 @@ class SetupDialog(QDialog):
         if self._search is not None:
             return ""
         if not isinstance(python, Python):
-            return "No Python 3.10 or newer was found: install one (python.org), or choose one above."
+            return tr("No Python 3.10 or newer was found: install one (python.org), or choose one above.")
         if python.problem:
-            return f"{python.path} cannot be taken: {python.problem}."
-        return "Choose the wheel file, or the folder with the source."
+            return tr("{} cannot be taken: {}.").format(python.path, python.problem)
+        return tr("Choose the wheel file, or the folder with the source.")
 
     def _show_state(self) -> None:
         running = self._task is not None
@@ -294,7 +301,9 @@ class SetupDialog(QDialog):
 
     def _tick(self) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        self._status.setText(f"Setting up: {minutes}:{seconds:02d} min so far. This dialog may be closed meanwhile.")
+        self._status.setText(
+            tr("Setting up: {}:{:02d} min so far. This dialog may be closed meanwhile.").format(minutes, seconds)
+        )
 
     def _succeeded(self, _nothing: object) -> None:
         self._ended()
@@ -302,14 +311,17 @@ class SetupDialog(QDialog):
         made = str(environment_python(managed_folder()))
         used = locate_engine()
         if used.python == made:
-            self._status.setText("The engine is ready.")
+            self._status.setText(tr("The engine is ready."))
         else:
-            self._status.setText(f"The engine is ready, but another one comes before it: {used.python}, {used.words}.")
+            self._status.setText(
+                tr("The engine is ready, but another one comes before it: {}, {}.").format(used.python, used.words)
+            )
             self._use.setVisible(True)
+        self.engine_changed.emit()
 
     def _failed(self, message: str) -> None:
         self._ended()
-        self._status.setText(message or "Stopped. What is made so far stays: Set up goes on from there.")
+        self._status.setText(message or tr("Stopped. What is made so far stays: Set up goes on from there."))
 
     def _ended(self) -> None:
         self._task = None
@@ -320,8 +332,9 @@ class SetupDialog(QDialog):
     def _use_this(self) -> None:
         settings.set_interpreter(str(environment_python(managed_folder())))
         engine_client().look_again()
+        self.engine_changed.emit()
         self._use.setVisible(False)
-        self._status.setText("The engine is ready, and chosen in the settings.")
+        self._status.setText(tr("The engine is ready, and chosen in the settings."))
 
 
 def _combo() -> QComboBox:
