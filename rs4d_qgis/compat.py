@@ -13,12 +13,11 @@ from qgis.core import (
     QgsUnitTypes,
     QgsWkbTypes,
 )
+from qgis.PyQt import QtGui, QtWidgets
 from qgis.PyQt.QtCore import QMetaType, QVariant
 
-try:
-    from qgis.PyQt.QtGui import QAction  # Qt 6
-except ImportError:
-    from qgis.PyQt.QtWidgets import QAction
+# In Qt 6 it is no widget.
+QAction = QtGui.QAction if hasattr(QtGui, "QAction") else QtWidgets.QAction
 
 # Geometry types, and units: 3.30.
 if hasattr(Qgis, "WkbType"):
