@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from rs4d_core.models.config import MaskHeadConfig
 from rs4d_core.models.encoder import EncoderOutput
 from rs4d_core.models.instances import MaskPatch, Target
+from rs4d_core.models.layers import Upsample2x
 from rs4d_core.models.regions import Regions, region_features
 from rs4d_core.ops.roi_align import roi_align
 
@@ -25,7 +26,7 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)
         )
-        self.upsample = nn.ConvTranspose2d(config.channels, config.channels, 2, stride=2)
+        self.upsample = Upsample2x(config.channels, config.channels)
         self.conv_logits = nn.Conv2d(config.channels, classes, 1)
         for layer in (*self.convs, self.upsample, self.conv_logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -93,8 +94,9 @@ def mask_targets(regions: Regions, truth: Tensor, targets: list[Target], size: i
         mine = mine[target.has_mask[truth[mine]]]
         if not len(mine):
             continue
-        own = torch.arange(len(mine), device=mine.device)
-        masks = target.masks[truth[mine]][:, None].float()
+        # Several regions show one instance: its mask is converted once.
+        instances, own = truth[mine].unique(return_inverse=True)
+        masks = target.masks[instances][:, None].float()
         wanted.append(roi_align(masks, regions.boxes_xyxy[mine], own, size, 1.0).squeeze(1) >= 0.5)
         outlined.append(mine)
     if not outlined:

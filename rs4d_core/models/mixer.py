@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rs4d_core.ops.causal_conv import bidirectional_conv_silu
 from rs4d_core.ops.selective_scan import selective_scan
 
 CONV_KERNEL = 4
@@ -29,7 +30,7 @@ class BidirectionalMixer(nn.Module):
         self.state_dim = state_dim
         self.dt_rank = dt_rank
         self.in_proj = nn.Linear(dim, 2 * inner_dim, bias=False)
-        self.conv1d = nn.Conv1d(inner_dim, inner_dim, CONV_KERNEL, groups=inner_dim, padding=CONV_KERNEL - 1)
+        self.conv1d = nn.Conv1d(inner_dim, inner_dim, CONV_KERNEL, groups=inner_dim)
         self.x_proj = nn.Linear(inner_dim, dt_rank + 2 * state_dim, bias=False)
         self.dt_proj = nn.Linear(dt_rank, inner_dim)
         self.A_log = nn.Parameter(torch.arange(1, state_dim + 1).float().log().repeat(inner_dim, 1))
@@ -48,21 +49,12 @@ class BidirectionalMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens `(B, L, d)` into `(B, L, d)`."""
         batch = x.shape[0]
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        to_u, to_z = self.in_proj.weight.chunk(2)
+        u, z = F.linear(x, to_u), F.linear(x, to_z)
         # Both directions are one batch of twice the size: the scan splits it over the processor's threads.
-        scanned = self._scan(torch.cat([u, u.flip(1)]))
-        mean = 0.5 * (scanned[:batch] + scanned[batch:].flip(1))
-        return self.out_proj(mean * F.silu(z))
-
-    def _scan(self, u: Tensor) -> Tensor:
-        """Causal convolution and selective scan of `(B, L, d_inner)`, from the first token to the last."""
-        length = u.shape[1]
-        # As an image of height 1 the sequence is channels-last as it stands: no transposed copy, and the fast kernel.
-        image = u.transpose(1, 2).unsqueeze(2)
-        convolved = F.conv2d(
-            image, self.conv1d.weight.unsqueeze(2), self.conv1d.bias, padding=(0, CONV_KERNEL - 1), groups=u.shape[2]
-        )
-        u = F.silu(convolved[..., :length].squeeze(2).transpose(1, 2))
+        u = bidirectional_conv_silu(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.state_dim, self.state_dim], dim=-1)
         delta = F.softplus(self.dt_proj(dt))
-        return selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D)
+        scanned = selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D)
+        mean = 0.5 * (scanned[:batch] + scanned[batch:].flip(1))
+        return self.out_proj(mean * F.silu(z))

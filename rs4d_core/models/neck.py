@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from rs4d_core.models.config import EncoderConfig, NeckConfig
 from rs4d_core.models.encoder import EncoderOutput
-from rs4d_core.models.layers import ChannelNorm
+from rs4d_core.models.layers import ChannelNorm, Upsample2x
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -51,12 +51,12 @@ class Pyramid(nn.Module):
         super().__init__()
         half, quarter = channels // 2, channels // 4
         self.fpn1 = nn.Sequential(
-            nn.ConvTranspose2d(channels, half, 2, stride=2),
+            Upsample2x(channels, half),
             ChannelNorm(half),
             nn.GELU(),
-            nn.ConvTranspose2d(half, quarter, 2, stride=2),
+            Upsample2x(half, quarter),
         )
-        self.fpn2 = nn.Sequential(nn.ConvTranspose2d(channels, half, 2, stride=2))
+        self.fpn2 = nn.Sequential(Upsample2x(channels, half))
         widths = (quarter, half, channels, channels)
         self.lateral_convs = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.lateral_norms = nn.ModuleList(ChannelNorm(channels) for _ in widths)

@@ -1,4 +1,4 @@
-"""For compiled kernels: float32 from and to bits, and arrays of bfloat16.
+"""For compiled kernels: float32 from and to bits, its exponential, and arrays of bfloat16.
 
 numba and numpy know no bfloat16. A kernel gets such an array as the int16 that has its bits, and reads and writes its
 elements with `number` and `rounded_like`, which leave float32 arrays as they are. So half-precision tensors need no
@@ -12,7 +12,17 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from rs4d_core.ops.compiled import compiled
+
 _INT32, _FLOAT32 = llvmlite.ir.IntType(32), llvmlite.ir.FloatType()
+
+_FLOAT = np.float32
+LOG2_E = _FLOAT(1.4426950408889634)
+# exp(-80) = 2^-115.4. Weaker decays are held there: what remains of the state is lost in rounding either way, and going
+# on to 2^-149 would fill the state with denormal numbers, which are several times slower to compute with.
+_SMALLEST_EXPONENT = _FLOAT(-115.4)
+# 1.5 * 2^23: adding it to a small float32 rounds that number to an integer, which then is in the sum's lowest bits.
+_ROUNDER = _FLOAT(12582912.0)
 
 
 @intrinsic
@@ -33,6 +43,22 @@ def float_of(typingctx, bits):
         return builder.bitcast(arguments[0], _FLOAT32)
 
     return types.float32(types.int32), codegen
+
+
+# No "reassoc" here: it would cancel the rounding by addition. The flag is kept a function, also where LLVM inlines it.
+@compiled(fastmath={"contract", "nsz"}, forceinline=True)
+def exp2(x):
+    """2^x for x <= 0, to 0.6 units in the last place: 2^round(x) times a minimax polynomial of the rest."""
+    x = max(x, _SMALLEST_EXPONENT)
+    rounded = x + _ROUNDER
+    rest = x - (rounded - _ROUNDER)
+    power = _FLOAT(0.00015353361959569156) * rest + _FLOAT(0.0013398875016719103)
+    power = power * rest + _FLOAT(0.00961843691766262)
+    power = power * rest + _FLOAT(0.055503323674201965)
+    power = power * rest + _FLOAT(0.24022647738456726)
+    power = power * rest + _FLOAT(0.6931471824645996)
+    power = power * rest + _FLOAT(1.0)
+    return float_of(np.int32((bits_of(rounded) << np.int32(23)) + bits_of(power)))
 
 
 @intrinsic

@@ -20,18 +20,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rs4d_core.ops.compiled import compiled, run_spans
-from rs4d_core.ops.float_bits import array_of, bits_of, float_of, number, rounded_like
+from rs4d_core.ops.float_bits import LOG2_E, array_of, exp2, number, rounded_like
 
 LANES = 64
 STEPS = 32
 
 _FLOAT = np.float32
-_LOG2_E = _FLOAT(1.4426950408889634)
-# exp(-80) = 2^-115.4. Weaker decays are held there: what remains of the state is lost in rounding either way, and going
-# on to 2^-149 would fill the state with denormal numbers, which are several times slower to compute with.
-_SMALLEST_EXPONENT = _FLOAT(-115.4)
-# 1.5 * 2^23: adding it to a small float32 rounds that number to an integer, which then is in the sum's lowest bits.
-_ROUNDER = _FLOAT(12582912.0)
 
 
 def _stack_floats(size):
@@ -52,22 +46,6 @@ def _stack_floats(size):
 _lane_buffer = _stack_floats(LANES)
 _chunk_buffer = _stack_floats(STEPS * LANES)
 _chunk_buffer_and_one = _stack_floats((STEPS + 1) * LANES)
-
-
-# No "reassoc" here: it would cancel the rounding by addition. The flag is kept a function, also where LLVM inlines it.
-@compiled(fastmath={"contract", "nsz"}, forceinline=True)
-def _exp2(x):
-    """2^x for x <= 0, to 0.6 units in the last place: 2^round(x) times a minimax polynomial of the rest."""
-    x = max(x, _SMALLEST_EXPONENT)
-    rounded = x + _ROUNDER
-    rest = x - (rounded - _ROUNDER)
-    power = _FLOAT(0.00015353361959569156) * rest + _FLOAT(0.0013398875016719103)
-    power = power * rest + _FLOAT(0.00961843691766262)
-    power = power * rest + _FLOAT(0.055503323674201965)
-    power = power * rest + _FLOAT(0.24022647738456726)
-    power = power * rest + _FLOAT(0.6931471824645996)
-    power = power * rest + _FLOAT(1.0)
-    return float_of(np.int32((bits_of(rounded) << np.int32(23)) + bits_of(power)))
 
 
 @compiled(fastmath={"contract", "nsz", "reassoc"})
@@ -98,7 +76,7 @@ def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
         rates[:] = _FLOAT(0)
         for lane in range(width):
             for n in range(n_states):
-                rates[n, lane] = a[first + lane, n] * _LOG2_E
+                rates[n, lane] = a[first + lane, n] * LOG2_E
         for at in range(0, length, STEPS):
             steps = min(STEPS, length - at)
             for t in range(steps):
@@ -119,7 +97,7 @@ def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
                 for t in range(steps):
                     b_t, c_t = b[row, at + t, n], c[row, at + t, n]
                     for lane in range(LANES):
-                        new = _exp2(step_size[t, lane] * rate[lane]) * state[lane] + inflow[t, lane] * b_t
+                        new = exp2(step_size[t, lane] * rate[lane]) * state[lane] + inflow[t, lane] * b_t
                         state[lane] = new
                         out[t, lane] += new * c_t
                 for lane in range(LANES):
@@ -198,13 +176,13 @@ def _backward(grad_y, u, delta, a, b, c, d, states, grad_u, grad_delta, grad_a, 
                     state[0, lane] = kept[lane]
                 for lane in range(LANES):
                     rate[lane] = rates[n, lane]
-                    rate_log2[lane] = rates[n, lane] * _LOG2_E
+                    rate_log2[lane] = rates[n, lane] * LOG2_E
                     carry[lane] = carried[n, lane]
                     rate_sum[lane] = _FLOAT(0)
                 for t in range(steps):
                     b_t = b[row, at + t, n]
                     for lane in range(LANES):
-                        kept_part = _exp2(step_size[t, lane] * rate_log2[lane])
+                        kept_part = exp2(step_size[t, lane] * rate_log2[lane])
                         decay[t, lane] = kept_part
                         state[t + 1, lane] = kept_part * state[t, lane] + inflow[t, lane] * b_t
                 for t in range(steps - 1, -1, -1):

@@ -23,13 +23,11 @@ def test_parameters_are_those_of_the_method(name, millions):
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
-def test_all_but_the_scan_agrees_with_the_flop_counter(name):
+def test_all_but_our_own_kernels_agree_with_the_flop_counter(name):
     config = preset(name, ("ship",)).encoder
     expected = encoder_macs(config, 256)
-    del expected["scan"]
-    counted = matrix_macs(Encoder(config), torch.zeros(1, 3, 256, 256))
-    # The causal convolution computes 3 tokens too many and drops them.
-    assert counted == pytest.approx(sum(expected.values()), rel=2e-3)
+    del expected["scan"], expected["conv"]
+    assert matrix_macs(Encoder(config), torch.zeros(1, 3, 256, 256)) == sum(expected.values())
 
 
 def test_base_is_8_times_smaller_and_9_times_cheaper_than_sam():

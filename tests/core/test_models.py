@@ -11,6 +11,7 @@ from rs4d_core.errors import OptionError
 from rs4d_core.evaluation.paste import paste_mask
 from rs4d_core.models import boxes
 from rs4d_core.models.config import PRESETS, PromptHeadConfig, SegmenterConfig, preset
+from rs4d_core.models.layers import Upsample2x
 from rs4d_core.models.mixer import CONV_KERNEL, BidirectionalMixer
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.segmenter import Segmenter
@@ -177,3 +178,11 @@ def test_a_preset_survives_json(name, head):
 def test_a_decoder_whose_heads_do_not_divide_it_is_refused(dim, heads):
     with pytest.raises(OptionError, match=r"PromptHeadConfig\.dim"):
         PromptHeadConfig(dim=dim, heads=heads)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_upsampling_is_the_transposed_convolution_that_its_weights_are_of(batch):
+    layer = Upsample2x(6, 4).double()
+    x = torch.randn(batch, 6, 3, 5, dtype=torch.float64)
+    expected = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
