@@ -143,6 +143,8 @@ class Rendering:
         block_feedback = QgsRasterBlockFeedback()
         # This thread has no event loop that would bring the signal.
         feedback.canceled.connect(block_feedback.cancel, Qt.ConnectionType.DirectConnection)
+        if feedback.isCanceled():
+            block_feedback.cancel()
         if self.is_picture:
             return self._write_picture(grid, path, block_feedback, tell)
         return self._write_values(grid, path, block_feedback, tell)
@@ -157,11 +159,14 @@ class Rendering:
                 tr("Layer “{}” has no CRS, or the extent lies beyond it: its resolution is unknown").format(self.name)
             )
         metres_across, metres_down = unit_m[0] / 1e-4, unit_m[1] / 1e-4
+        unit = math.sqrt(metres_across * metres_down)
+        if not self._crs.isGeographic():
+            # Square pixels, as everyone expects: a map projection's two scales differ by little.
+            metres_across = metres_down = unit
         offered = self._provider.nativeResolutions()
         if not offered:
             target_m = wanted_m or math.sqrt(expected_m[0] * expected_m[1])
             return target_m / metres_across, target_m / metres_down, 0
-        unit = math.sqrt(metres_across * metres_down)
         resolution = choose_offered([pixel * unit for pixel in offered], expected_m, wanted_m) / unit
         return resolution, resolution, TILE_PX
 

@@ -1,17 +1,42 @@
 """Fixtures of the tests with real QGIS objects and the real engine, which runs as a process of its own."""
 
+import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from qgis.core import QgsApplication
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateTransform,
+    QgsGeometry,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProcessingUtils,
+    QgsProject,
+    QgsVectorLayer,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv" / "bin" / "python"
 os.environ.setdefault("RS4D_ENGINE_PYTHON", str(ENGINE_PYTHON))
 
-_MODEL = "import sys; from pathlib import Path; from small_model import write_untrained_model as w; w(Path(sys.argv[1]))"
+_MODEL = """
+import sys
+from pathlib import Path
+from small_model import write_untrained_model
+write_untrained_model(Path(sys.argv[1]))
+"""
+# A scene as `rs4d_core.datasets.synthetic` generates it: seed, width, height, metres a pixel; CRS; transform.
+_SCENE = """
+import json, sys
+from pathlib import Path
+from affine import Affine
+from rs4d_core.datasets.synthetic import generate_scene, write_scene
+path, size, crs, transform = sys.argv[1], *map(json.loads, sys.argv[2:])
+write_scene(generate_scene(*size), Path(path), crs, transform and Affine(*transform))
+"""
 
 
 def run_engine_python(code: str, *arguments: object) -> str:
@@ -33,6 +58,79 @@ def untrained_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     run_engine_python(_MODEL, path)
     return path
+
+
+def write_generated_scene(
+    path: Path, width: int, height: int, resolution_m: float, crs: str, transform: tuple[float, ...], seed: int = 7
+) -> Path:
+    """A generated GeoTIFF; `transform` is that of rasterio: a, b, c, d, e, f."""
+    run_engine_python(_SCENE, path, *map(json.dumps, ([seed, width, height, resolution_m], crs, transform)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def utm_scene(tmp_path_factory) -> Path:
+    """A generated scene of 320 x 256 pixels of 0.5 m, in EPSG:32631."""
+    path = tmp_path_factory.mktemp("utm") / "scene.tif"
+    return write_generated_scene(path, 320, 256, 0.5, "EPSG:32631", (0.5, 0.0, 440_000.0, 0.0, -0.5, 4_640_000.0))
+
+
+@pytest.fixture(scope="session")
+def segment(provider, untrained_model):
+    """Runs `rs4d:segment` on a layer or file with the untrained model, and gives its results and what it told."""
+
+    def run(source, feedback=None, **parameters):
+        algorithm = QgsApplication.processingRegistry().algorithmById("rs4d:segment")
+        context = QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        feedback = feedback or QgsProcessingFeedback()
+        parameters = {"INPUT": source, "MODEL": str(untrained_model), "OUTPUT": "TEMPORARY_OUTPUT", **parameters}
+        results, ok = algorithm.run(parameters, context, feedback)
+        told = feedback.textLog()
+        assert ok, told
+        layer = QgsProcessingUtils.mapLayerFromString(results["OUTPUT"], context) if "OUTPUT" in results else None
+        if layer is not None:
+            context.temporaryLayerStore().takeMapLayer(layer)
+        return Segmented(results, told, layer)
+
+    return run
+
+
+@dataclass
+class Segmented:
+    """What a run of `rs4d:segment` gave."""
+
+    results: dict
+    told: str
+    layer: QgsVectorLayer
+
+    @property
+    def shapes(self) -> list[tuple[str, float, bytes]]:
+        """Class, score and exact outline of all instances, sorted."""
+        return sorted((f["class"], f["score"], bytes(f.geometry().asWkb())) for f in self.layer.getFeatures())
+
+
+def assert_same_place(some: Segmented, others: Segmented, least_iou: float = 0.97) -> None:
+    """Every instance of each has one of its class in the other that covers the same ground."""
+    transform = QgsCoordinateTransform(others.layer.crs(), some.layer.crs(), QgsProject.instance())
+
+    def placed(feature):
+        geometry = feature.geometry()
+        geometry.transform(transform)
+        return feature["class"], geometry
+
+    here = [(feature["class"], feature.geometry()) for feature in some.layer.getFeatures()]
+    there = [placed(feature) for feature in others.layer.getFeatures()]
+    assert len(here) == len(there) > 0
+    for name, shape in here:
+        ious = [iou(shape, other) for kind, other in there if kind == name and shape.intersects(other)]
+        assert max(ious, default=0.0) >= least_iou
+
+
+def iou(a: QgsGeometry, b: QgsGeometry) -> float:
+    """Of two polygons, 0..1."""
+    common = a.intersection(b).area()
+    return common / (a.area() + b.area() - common)
 
 
 @pytest.fixture(scope="session")

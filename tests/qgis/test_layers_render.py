@@ -1,0 +1,146 @@
+"""Layers that are no files, as the engine gets them."""
+
+from pathlib import Path
+
+import pytest
+from conftest import assert_same_place, write_generated_scene
+from map_server import HALF_WORLD, MapServer
+from osgeo import gdal
+from qgis.core import QgsFeedback, QgsRasterLayer, QgsRectangle
+
+from rs4d_qgis.layers.render import RenderCancelled, RenderError, Rendering, choose_offered
+from rs4d_qgis.layers.source import ground_resolution_m
+
+ZOOM = 18
+PIXEL = 2 * HALF_WORLD / 256 / 2**ZOOM  # 0.597 m, on the equator also on the ground
+TILE = 256 * PIXEL
+LEFT, TOP = 2**17 + 300, 2**17 - 40  # the first tile of the scene
+EXPECTED_M = (0.3, 1.0)
+
+
+@pytest.fixture(scope="module")
+def web_scene(tmp_path_factory) -> Path:
+    """Two by two tiles of zoom 18, near the equator."""
+    corner = LEFT * TILE - HALF_WORLD, HALF_WORLD - TOP * TILE
+    path = tmp_path_factory.mktemp("web") / "scene.tif"
+    return write_generated_scene(path, 512, 512, 0.6, "EPSG:3857", (PIXEL, 0.0, corner[0], 0.0, -PIXEL, corner[1]))
+
+
+@pytest.fixture
+def server(qgis_app, web_scene):
+    server = MapServer(web_scene)
+    yield server
+    server.close()
+
+
+def xyz_layer(server: MapServer) -> QgsRasterLayer:
+    layer = QgsRasterLayer(server.xyz_uri, "tiles", "wms")
+    assert layer.isValid()
+    return layer
+
+
+def extent_of(path: Path) -> QgsRectangle:
+    return QgsRasterLayer(str(path), "scene").extent()
+
+
+def nothing(*_) -> None:
+    pass
+
+
+def test_xyz_tiles_give_the_polygons_of_the_file_they_were_cut_from(server, web_scene, segment):
+    direct = segment(str(web_scene))
+    fetched = segment(xyz_layer(server), EXTENT=extent_of(web_scene))
+    assert fetched.layer.crs().authid() == "EPSG:3857"
+    assert len(direct.shapes) > 0
+    assert [shape[0] for shape in fetched.shapes] == [shape[0] for shape in direct.shapes]
+    assert_same_place(fetched, direct, 0.9999)
+    assert "terms" in fetched.told
+    assert {path.split("/")[1] for path in server.asked} == {str(ZOOM)}
+
+
+def test_a_part_of_an_xyz_layer(server, web_scene, segment):
+    part = extent_of(web_scene)
+    part.setXMaximum(part.xMinimum() + 150)
+    part.setYMinimum(part.yMaximum() - 100)
+    direct = segment(str(web_scene), EXTENT=part)
+    assert_same_place(segment(xyz_layer(server), EXTENT=part), direct, 0.9999)
+
+
+def test_a_refused_tile_is_counted_and_the_rest_is_read(server, web_scene, segment):
+    server.refused.add((ZOOM, LEFT + 1, TOP))
+    fetched = segment(xyz_layer(server), EXTENT=extent_of(web_scene))
+    assert "1 of 4 tiles of layer “tiles” are empty or were refused" in fetched.told
+    hole = QgsRectangle(extent_of(web_scene))
+    hole.setXMinimum(hole.center().x())
+    hole.setYMinimum(hole.center().y())
+    shapes = [feature.geometry() for feature in fetched.layer.getFeatures()]
+    assert shapes
+    assert all(shape.intersection(shape.fromRect(hole)).area() < 0.5 * shape.area() for shape in shapes)
+
+
+def test_a_service_that_gives_nothing_is_an_error(server, web_scene, tmp_path):
+    server.refused = {(ZOOM, LEFT + x, TOP + y) for x in (0, 1) for y in (0, 1)}
+    rendering = Rendering(xyz_layer(server))
+    grid = rendering.plan(extent_of(web_scene), EXPECTED_M)
+    with pytest.raises(RenderError, match="gave no picture"):
+        rendering.write(grid, tmp_path / "scene.tif", QgsFeedback(), nothing)
+
+
+def test_too_large_an_extent_is_refused_before_anything_is_fetched(server):
+    rendering = Rendering(xyz_layer(server))
+    with pytest.raises(RenderError, match="smaller extent"):
+        rendering.plan(None, EXPECTED_M)
+    assert server.asked == []
+
+
+def test_a_cancel_ends_the_fetching(server, web_scene, tmp_path):
+    rendering, feedback = Rendering(xyz_layer(server)), QgsFeedback()
+    grid = rendering.plan(extent_of(web_scene), EXPECTED_M)
+    feedback.cancel()
+    with pytest.raises(RenderCancelled):
+        rendering.write(grid, tmp_path / "scene.tif", feedback, nothing)
+
+
+def test_wms_is_asked_for_the_resolution_that_was_wanted(server, web_scene, segment):
+    layer = QgsRasterLayer(server.wms_uri, "maps", "wms")
+    assert layer.isValid()
+    own_m = ground_resolution_m(QgsRasterLayer(str(web_scene), "scene"))
+    fetched = segment(layer, RESOLUTION=own_m, EXTENT=extent_of(web_scene))
+    assert_same_place(fetched, segment(str(web_scene)), 0.9999)
+    assert all("GetMap" in path for path in server.asked)
+
+
+def test_a_virtual_raster_is_read_with_its_values(utm_scene, segment):
+    file = QgsRasterLayer(str(utm_scene), "scene")
+    place = file.extent().toString(6).replace(" : ", ",")
+    size = f"width={file.width()}&height={file.height()}"
+    uri = f'?crs=EPSG:32631&extent={place}&{size}&formula="a@1"&a:uri={utm_scene}&a:provider=gdal'
+    layer = QgsRasterLayer(uri, "virtual", "virtualraster")
+    assert layer.isValid()
+    virtual = segment(layer)
+    # The same values, of another type, which the engine stretches: so the polygons are others, but lie on the scene.
+    assert virtual.layer.crs().authid() == "EPSG:32631"
+    assert virtual.layer.featureCount() > 0
+    assert file.extent().buffered(0.01).contains(virtual.layer.extent())
+
+
+def test_a_raster_in_memory_gives_the_polygons_of_its_file(utm_scene, segment):
+    gdal.Translate("/vsimem/memory.tif", str(utm_scene))
+    try:
+        layer = QgsRasterLayer("/vsimem/memory.tif", "memory")
+        assert segment(layer).shapes == segment(str(utm_scene)).shapes
+    finally:
+        gdal.Unlink("/vsimem/memory.tif")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [(None, 0.6), (0.3, 0.3), (0.5, 0.3), (2.0, 1.2), (0.1, 0.3)],
+)
+def test_of_the_resolutions_of_a_service_the_one_that_suits_is_taken(wanted, chosen):
+    assert choose_offered([0.3, 0.6, 1.2, 2.4], (0.3, 1.0), wanted) == chosen
+
+
+def test_without_a_fitting_resolution_the_next_finer_is_taken():
+    assert choose_offered([0.2, 1.1], (0.3, 1.0), None) == 0.2
+    assert choose_offered([2.0, 4.0], (0.3, 1.0), None) == 2.0
