@@ -15,6 +15,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProcessingUtils,
     QgsVectorFileWriter,
+    QgsVectorLayer,
 )
 
 from rs4d_qgis.algorithms.feedback import RunFeedback
@@ -83,7 +84,7 @@ class RunSink:
         path = self.file()
         if path is not None or not self.count:
             return str(path) if self.count else None
-        layer = self._context.temporaryLayerStore().mapLayer(self.destination)
+        layer = self._layer_in_memory()
         if layer is None:
             return self.destination
         path = QgsProcessingUtils.generateTempFilename("instances.gpkg")
@@ -100,6 +101,9 @@ class RunSink:
             if error:
                 self._feedback.pushWarning(tr("The record of the run cannot be written: {}").format(error))
 
+    def _layer_in_memory(self) -> QgsVectorLayer | None:
+        return self._context.temporaryLayerStore().mapLayer(self.destination)
+
     def _begin(self, crs_wkt: str | None) -> None:
         crs = QgsCoordinateReferenceSystem()
         if crs_wkt is not None:
@@ -112,5 +116,9 @@ class RunSink:
         )
         if self._sink is None:
             raise QgsProcessingException(self._algorithm.invalidSinkError(self._parameters, self._name))
+        layer = self._layer_in_memory()
+        if layer is not None and not crs.isValid():
+            # QGIS takes longitude and latitude where it is told nothing.
+            layer.setCrs(crs)
         if isinstance(self._feedback, RunFeedback):
             self._feedback.layerReady.emit((self._fields, crs))
