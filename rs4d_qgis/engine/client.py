@@ -66,7 +66,7 @@ class EngineClient:
             Cancelled: by `cancelled` or `close`, without a result.
         """
         process = self._running_engine(cancelled)
-        return self._ask(process, method, params, on_notification, cancelled)
+        return self._ask(process, method, params, on_notification, cancelled, _CANCEL_S)
 
     def running(self) -> bool:
         """Whether there is an engine process now."""
@@ -83,7 +83,7 @@ class EngineClient:
         self._outdated = True
 
     def close(self) -> None:
-        """End the engine, within 2 s. Requests that wait for it are cancelled; a later one would start it again."""
+        """End the engine, within 2 s. What waits for it is cancelled; a later request would start it again."""
         process, self._process = self._process, None
         if process is not None:
             process.closed = True
@@ -150,7 +150,7 @@ class EngineClient:
         params: dict,
         on_notification: _Notify | None,
         cancelled: _Asked | None,
-        patience_s: float = _CANCEL_S,
+        patience_s: float,
     ) -> dict:
         number = next(self._numbers)
         messages = process.expect(number)
