@@ -1,0 +1,1 @@
+"""The segment panel: choose imagery, model and place, run, and see polygons on the map."""

@@ -1,0 +1,51 @@
+"""The raster that the user is looking at."""
+
+from __future__ import annotations
+
+from qgis.core import QgsCoordinateTransform, QgsCsException, QgsMapLayer, QgsProject, QgsRasterLayer
+from qgis.gui import QgsMapCanvas
+from qgis.PyQt.QtCore import QObject, pyqtSignal
+
+
+def raster_looked_at(canvas: QgsMapCanvas, active: QgsMapLayer | None) -> QgsRasterLayer | None:
+    """Of the rasters that the map shows where it is now: the active layer, else the topmost.
+
+    Where the map shows none, the active layer if it is a raster, else any of the project's.
+    """
+    shown = [layer for layer in canvas.layers() if isinstance(layer, QgsRasterLayer) and _in_view(layer, canvas)]
+    if active in shown or (not shown and isinstance(active, QgsRasterLayer)):
+        return active
+    others = (layer for layer in QgsProject.instance().mapLayers().values() if isinstance(layer, QgsRasterLayer))
+    return shown[0] if shown else next(others, None)
+
+
+def _in_view(layer: QgsRasterLayer, canvas: QgsMapCanvas) -> bool:
+    crs = canvas.mapSettings().destinationCrs()
+    transform = QgsCoordinateTransform(layer.crs(), crs, QgsProject.instance().transformContext())
+    transform.setBallparkTransformsAreAppropriate(True)
+    try:
+        return transform.transformBoundingBox(layer.extent()).intersects(canvas.extent())
+    except QgsCsException:  # an extent beyond where the map's CRS is defined, such as the poles of a world map
+        return True
+
+
+class LookedAt(QObject):
+    """Tells whenever the answer of `raster_looked_at` may be another one.
+
+    Signals:
+        changed(layer): a QgsRasterLayer, or None where there is no raster.
+    """
+
+    changed = pyqtSignal(object)
+
+    def __init__(self, iface, parent=None):
+        super().__init__(parent)
+        self._iface = iface
+        self._canvas = iface.mapCanvas()
+        iface.currentLayerChanged.connect(self.look)
+        self._canvas.layersChanged.connect(self.look)
+        self._canvas.extentsChanged.connect(self.look)
+
+    def look(self, *_) -> None:
+        """Look now."""
+        self.changed.emit(raster_looked_at(self._canvas, self._iface.activeLayer()))

@@ -1,0 +1,255 @@
+"""One run of `rs4d:segment` in the background, with its polygons on the map while it goes on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProject,
+    QgsVectorLayer,
+)
+from qgis.gui import QgsMapCanvas
+from qgis.PyQt.QtCore import QObject, pyqtSignal, pyqtSlot
+
+from rs4d_qgis.algorithms.feedback import RunFeedback
+from rs4d_qgis.dock.live_layer import PacedLayer
+from rs4d_qgis.dock.run_settings import RunSettings
+from rs4d_qgis.dock.run_state import RunState
+from rs4d_qgis.dock.zone import POLYGONS, WHOLE
+from rs4d_qgis.layers.live import LiveLayer
+from rs4d_qgis.layers.results import add_to_group, set_provenance, style_result
+from rs4d_qgis.translation import tr
+
+ALGORITHM = "rs4d:segment"
+# The engine answers a cancel within 2 s.
+_END_S = 2.5
+
+
+class RunRefused(Exception):
+    """A run cannot start with these settings. The message is fit to show to a user."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over.
+
+    Attributes:
+        state: its last one.
+        layer: the result; None where nothing was found, or another project is open by now.
+        result: what the engine answered; None where it could not.
+        seconds: from start to end.
+    """
+
+    state: RunState
+    layer: QgsVectorLayer | None
+    result: dict | None
+    seconds: float
+
+
+def parameters(settings: RunSettings, output: Path) -> dict:
+    """Settings as the algorithm takes them."""
+    given = {
+        "INPUT": settings.layer_id,
+        "MODEL": settings.model,
+        "CLASSES": ",".join(settings.classes or ()),
+        "SCORE": settings.score or 0.0,
+        "RESOLUTION": settings.resolution_m,
+        "REGULARIZE": settings.regularize,
+        "OUTPUT": str(output),
+    }
+    zone = settings.zone
+    if zone.kind == POLYGONS:
+        given["AREA"] = QgsProcessingFeatureSourceDefinition(zone.polygons, zone.selected_only)
+    elif zone.kind != WHOLE:
+        given["EXTENT"] = zone.rectangle
+    return {name: value for name, value in given.items() if value not in (None, "")}
+
+
+class SegmentRun(QObject):
+    """Starts with `start`, and ends by itself or after `cancel`.
+
+    Whatever ends it, what was found until then is kept: as a styled layer in a group of its own, above the imagery.
+
+    Signals:
+        changed(RunState): something happened.
+        ended(Ended): it is over, whichever way. The last signal.
+    """
+
+    changed = pyqtSignal(object)
+    ended = pyqtSignal(object)
+
+    def __init__(
+        self, settings: RunSettings, model: dict, output: Path, canvas: QgsMapCanvas, parent: QObject | None = None
+    ):
+        super().__init__(parent)
+        self.settings = settings
+        self.model = model
+        self.output = output
+        self.state = RunState()
+        self._canvas = canvas
+        self._colors = dict(zip(model["card"]["config"]["classes"], model["card"]["colors"]))
+        self._live: PacedLayer | None = None
+        self._result: dict | None = None
+        self._started = 0.0
+        self._name = tr("{} {}").format(settings.layer_name, datetime.now().strftime("%H:%M:%S"))
+        self._same_project = True
+        # The task manager keeps none of these alive.
+        self._task: QgsProcessingAlgRunnerTask | None = None
+        self._context: QgsProcessingContext | None = None
+        self._feedback: RunFeedback | None = None
+
+    def start(self) -> None:
+        """Hand the work to QGIS's task manager.
+
+        Raises:
+            RunRefused: the settings do not fit the project or the engine.
+        """
+        algorithm = QgsApplication.processingRegistry().createAlgorithmById(ALGORITHM)
+        if algorithm is None:
+            raise RunRefused(tr("Processing has no algorithm {}: turn the plugin RS4D off and on").format(ALGORITHM))
+        given = parameters(self.settings, self.output)
+        self._context = QgsProcessingContext()
+        self._context.setProject(QgsProject.instance())
+        for ok, reason in (algorithm.canExecute(), algorithm.checkParameterValues(given, self._context)):
+            if not ok:
+                raise RunRefused(reason)
+        self._feedback = _Feedback()
+        self._feedback.layerReady.connect(self._layer_ready)
+        self._feedback.instancesFound.connect(self._found)
+        self._feedback.progressTold.connect(self._progressed)
+        self._feedback.runFinished.connect(self._finished)
+        QgsProject.instance().cleared.connect(self._project_gone)
+        self._started = time.monotonic()
+        self._set(self.state.started())
+        self._task = QgsProcessingAlgRunnerTask(algorithm, given, self._context, self._feedback)
+        self._task.executed.connect(self._executed)
+        QgsApplication.taskManager().addTask(self._task)
+
+    def cancel(self) -> None:
+        """Ask it to stop. Returns at once; `ended` follows."""
+        if self._feedback is not None:
+            self._set(self.state.cancel_asked())
+            self._feedback.cancel()
+
+    def tear_down(self) -> None:
+        """Stop it, and wait until its thread is done with Python: QGIS is closing."""
+        if self._task is None:
+            return
+        self._task.executed.disconnect(self._executed)
+        self._feedback.cancel()
+        self._take_live_away()
+        until = time.monotonic() + _END_S
+        # Not waitForFinished, which would hold Python's lock against the thread that is waited for.
+        while self._task.isActive() and time.monotonic() < until:
+            time.sleep(0.02)
+        self._task = None
+
+    @pyqtSlot(object)
+    def _layer_ready(self, told) -> None:
+        if not self.state.busy or not self._same_project or self._live is not None:
+            return
+        fields, crs = told
+        live = LiveLayer(tr("Found so far"), self._name, fields, crs, self._colors)
+        self._live = PacedLayer(live, self._canvas)
+
+    @pyqtSlot(object)
+    def _found(self, features) -> None:
+        self._set(self.state.more_found(len(features)))
+        if self._live is not None:
+            self._live.add(features)
+
+    @pyqtSlot(object)
+    def _progressed(self, told) -> None:
+        self._set(self.state.progressed(told))
+
+    @pyqtSlot(object)
+    def _finished(self, result) -> None:
+        self._result = result
+
+    @pyqtSlot()
+    def _project_gone(self) -> None:
+        """Another project is opened: the run's layers have no place in that one."""
+        self._same_project = False
+        self.cancel()
+
+    def _executed(self, ok: bool, _results: dict) -> None:
+        self._task = None
+        QgsProject.instance().cleared.disconnect(self._project_gone)
+        layer = self._result_layer()
+        found = 0 if layer is None else layer.featureCount()
+        if self._same_project:
+            self._take_live_away()
+            if layer is not None:
+                style_result(layer, self._colors_of(layer))
+                set_provenance(layer, self._record())
+                group = add_to_group(layer, self._name)
+                group.setExpanded(False)  # which it is not, but the tree shows so until it is told of a change
+                group.setExpanded(True)
+        else:
+            layer = None
+        reason = self._feedback.errors[-1] if self._feedback.errors else tr("The run failed; the log may tell why.")
+        self._set(self.state.ended(ok, found, str(self.output) if found else None, reason))
+        self.ended.emit(Ended(self.state, layer, self._result, time.monotonic() - self._started))
+
+    def _result_layer(self) -> QgsVectorLayer | None:
+        """The layer of the file; None, and no file either, where nothing was found."""
+        if not self.output.exists():
+            return None
+        layer = QgsVectorLayer(str(self.output), tr("Instances"), "ogr")
+        if layer.isValid() and layer.featureCount() > 0:
+            return layer
+        del layer  # it holds the file open
+        self.output.unlink()
+        return None
+
+    def _colors_of(self, layer: QgsVectorLayer) -> dict[str, str]:
+        """Of the classes that it has: the legend need not list what was not found."""
+        there = layer.uniqueValues(layer.fields().indexOf("class"))
+        return {name: color for name, color in self._colors.items() if name in there}
+
+    def _record(self) -> dict:
+        if self._result is not None:
+            return {**self._result["record"], "seconds": self._result["seconds"]}
+        # The engine is gone and cannot say how it read the scene: what it was asked is known.
+        return {
+            "run": self.output.stem,
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "model": self.model["name"],
+            "model_sha256": self.model["sha256"],
+            "parameters": {**self.settings.to_json(), "complete": False},
+            "scene": self.settings.layer_source,
+            "device": tr("unknown"),
+            "seconds": time.monotonic() - self._started,
+        }
+
+    def _take_live_away(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+            if live.live.layer is not None:
+                QgsProject.instance().removeMapLayer(live.live.layer.id())
+
+    def _set(self, state: RunState) -> None:
+        if state != self.state:
+            self.state = state
+            self.changed.emit(state)
+
+
+class _Feedback(RunFeedback):
+    """Keeps what went wrong, which Processing only tells to its feedback."""
+
+    def __init__(self):
+        super().__init__(False)  # not to the log of messages: the panel says it
+        self.errors: list[str] = []
+
+    def reportError(self, error: str, fatalError: bool = False) -> None:
+        """In the thread of the run."""
+        self.errors.append(error)
+        super().reportError(error, fatalError)
