@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -28,6 +29,10 @@ _SECONDS_BETWEEN_TEXTS = 5.0
 class EngineAlgorithm(QgsProcessingAlgorithm):
     """An algorithm whose work is done by the engine, in the background."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[str, str] = {}
+
     def createInstance(self) -> EngineAlgorithm:
         return type(self)()
 
@@ -50,6 +55,17 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         if advanced:
             parameter.setFlags(parameter.flags() | ADVANCED)
         self.addParameter(parameter)
+
+    def call_it(self, path: Path, name: str) -> None:
+        """In what the engine says, a temporary file is called by the name of the layer that it was made of."""
+        self._names[str(path)] = f"“{name}”"
+
+    def tell(self, notes: list[str], feedback: QgsProcessingFeedback) -> list[str]:
+        """Tells the engine's notes to the user, and returns them as told."""
+        told = [self._in_users_words(note) for note in notes]
+        for note in told:
+            feedback.pushInfo(note)
+        return told
 
     def ask(
         self,
@@ -90,7 +106,12 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         except Cancelled:
             return None
         except EngineError as error:
-            raise QgsProcessingException(str(error)) from error
+            raise QgsProcessingException(self._in_users_words(str(error))) from error
+
+    def _in_users_words(self, text: str) -> str:
+        for path, name in self._names.items():
+            text = text.replace(path, name)
+        return text
 
 
 def _progress_text(told: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qgis.core import (
@@ -12,33 +13,30 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from rs4d_qgis.layers.results import add_to_group, set_provenance, style_result
+from rs4d_qgis.layers.results import add_to_group
 
 # QGIS does not own them, and the algorithm may be gone before its layers are loaded.
 _waiting: set[ResultLoader] = set()
 
 
 class ResultLoader(QgsProcessingLayerPostProcessorInterface):
-    """Gives a loaded result its look, its provenance and its group.
+    """Gives a loaded result its look and its group.
 
     Args:
-        colors: one "#rrggbb" a class.
-        record: of the run; None for what no run has made.
+        dress: given the layer, on the main thread.
         group: of the layer tree; None for none.
     """
 
-    def __init__(self, colors: dict[str, str], record: dict[str, Any] | None, group: str | None) -> None:
+    def __init__(self, dress: Callable[[QgsVectorLayer], Any], group: str | None = None) -> None:
         super().__init__()
-        self._colors, self._record, self.group = colors, record, group
+        self._dress, self.group = dress, group
 
     def postProcessLayer(self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback):
         """On the main thread, called by QGIS."""
         _waiting.discard(self)
         if not isinstance(layer, QgsVectorLayer):
             return
-        if self._record:
-            set_provenance(layer, self._record)
-        style_result(layer, self._colors)
+        self._dress(layer)
         # Newer versions put it there themselves, later.
         if self.group and not hasattr(QgsProcessingContext.LayerDetails, "groupName"):
             add_to_group(layer, self.group)

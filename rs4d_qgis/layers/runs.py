@@ -13,9 +13,11 @@ from qgis.core import (
     QgsField,
     QgsFields,
     QgsVectorFileWriter,
+    QgsVectorLayer,
 )
 
 from rs4d_qgis.compat import FIELD_REAL, FIELD_TEXT, NO_GEOMETRY
+from rs4d_qgis.layers.results import provenance
 
 RUNS_TABLE = "runs"
 RUN_FIELDS = {
@@ -28,6 +30,17 @@ RUN_FIELDS = {
     "device": FIELD_TEXT,
     "seconds": FIELD_REAL,
 }
+
+
+def read_runs(layer: QgsVectorLayer) -> list[dict[str, Any]]:
+    """The records of the runs that a layer's polygons come from: those in its GeoPackage, else that of its metadata."""
+    path = layer.source().split("|")[0]
+    if layer.providerType() == "ogr" and path.lower().endswith(".gpkg") and _has_runs(layer):
+        table = QgsVectorLayer(f"{path}|layername={RUNS_TABLE}", RUNS_TABLE, "ogr")
+        if set(RUN_FIELDS) <= set(table.fields().names()):
+            return [{name: row[name] for name in RUN_FIELDS} for row in table.getFeatures()]
+    record = provenance(layer)
+    return [record] if record else []
 
 
 def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
@@ -54,6 +67,11 @@ def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
     error = writer.errorMessage() if writer.hasError() else None
     del writer
     return error
+
+
+def _has_runs(layer: QgsVectorLayer) -> bool:
+    # Asked first, since opening a table that is not there is logged as an error.
+    return any(part.split("!!::!!")[1] == RUNS_TABLE for part in layer.dataProvider().subLayers())
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from qgis.analysis import QgsNativeAlgorithms
 from qgis.core import (
     QgsApplication,
     QgsCoordinateTransform,
@@ -140,7 +141,19 @@ def provider(qgis_app):
     from rs4d_qgis.provider import RS4DProvider
 
     provider = RS4DProvider()
-    QgsApplication.processingRegistry().addProvider(provider)
+    registry = QgsApplication.processingRegistry()
+    registry.addProvider(provider)
+    if registry.providerById("native") is None:
+        registry.addProvider(QgsNativeAlgorithms(registry))
     yield provider
     engine_client().close()
     QgsApplication.processingRegistry().removeProvider(provider)
+
+
+def run_processing(name: str, parameters: dict, feedback=None) -> tuple[dict, bool, QgsProcessingContext]:
+    """Runs an algorithm as the toolbox does. Layers in memory live as long as the context."""
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    algorithm = QgsApplication.processingRegistry().algorithmById(name)
+    results, ok = algorithm.run(parameters, context, feedback or QgsProcessingFeedback())
+    return results, ok, context
