@@ -96,7 +96,10 @@ install_package() {
 }
 
 install_qgis_tests() {
-  "$1" -m pip install -q -c "$root/constraints.txt" pytest pytest-qt pytest-qgis bandit >&2
+  "$1" -m pip install -q -c "$root/constraints.txt" pytest pytest-qt pytest-qgis bandit >&2 || return
+  # Beside, and not in the environment: there the test tools would take it in the stead of QGIS's PyQt5.
+  local beside=${1%/bin/python}/pyqt6
+  [ -d "$beside" ] || "$1" -m pip install -q -c "$root/constraints.txt" --target "$beside" PyQt6 >&2
 }
 
 # engine_environment [test]: .venv with the engine, and with the tools of the tests where asked for.
