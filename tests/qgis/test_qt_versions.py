@@ -1,7 +1,7 @@
 """Every name of Qt that the plugin uses exists in PyQt5 and in PyQt6: in the latter, enums have their scope.
 
-Only `compat.py` may ask which of the two there is. The names are read from the sources, so that those inside of functions
-count too, and looked up in the real bindings.
+Only `compat.py` may ask which of the two there is. The names are read from the sources, so that those inside of
+functions count too, and looked up in the real bindings.
 """
 
 import ast
