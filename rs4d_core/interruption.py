@@ -1,8 +1,11 @@
-"""Ctrl-C and SIGTERM, for work that keeps what it has finished."""
+"""Being asked to stop: by Ctrl-C and SIGTERM, for work that keeps what it has finished, and by a caller."""
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+
+from rs4d_core.errors import CancelledError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,3 +40,9 @@ class Interruption:
             self.requested = True
         else:
             raise KeyboardInterrupt
+
+
+def stop_if(cancelled: Callable[[], bool]) -> None:
+    """Raises CancelledError once `cancelled` says so: for work that keeps nothing."""
+    if cancelled():
+        raise CancelledError("cancelled")

@@ -5,7 +5,7 @@ from typing import Any
 
 from rs4d_core.engine import protocol
 from rs4d_core.engine.outbox import Outbox
-from rs4d_core.errors import CancelledError
+from rs4d_core.interruption import stop_if
 
 # Work that has not come to an end by itself this long after it was cancelled is given up: the client gets its answer,
 # and whatever the work comes to is thrown away.
@@ -36,8 +36,7 @@ class Job:
 
     def check(self) -> None:
         """Raises CancelledError once it is cancelled."""
-        if self._cancelled:
-            raise CancelledError("cancelled")
+        stop_if(self.cancelled)
 
     def cancel(self) -> None:
         """Let it end soon. Returns at once."""

@@ -21,8 +21,9 @@ from rs4d_core.errors import ModelFileError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import default_model_path
 from rs4d_core.scenes.area import Area
-from rs4d_core.scenes.export import export_layer
+from rs4d_core.scenes.export import ExportResult, export_layer
 from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, segment_scene
+from rs4d_core.scenes.postprocess import PostprocessOptions, PostprocessResult, postprocess_layer
 from rs4d_core.scenes.writers import Feature, RunRecord
 
 # So that a message stays small, and a client can draw while it reads.
@@ -107,22 +108,39 @@ def segment(job: Job, models: ModelCache) -> dict[str, Any]:
 
 def evaluate(job: Job, _models: ModelCache) -> dict[str, Any]:
     """Compares two layers."""
-    return evaluate_layers(**job.params).to_json()
+    return evaluate_layers(**job.params, cancelled=job.cancelled).to_json()
 
 
 def export(job: Job, _models: ModelCache) -> dict[str, Any]:
     """Writes a result layer in another format."""
     params = job.params
-    result = export_layer(params["layer"], Path(params["output"]), params.get("accepted", False), params.get("scene"))
+    result = export_layer(
+        params["layer"], Path(params["output"]), params.get("accepted", False), params.get("scene"), job.cancelled
+    )
+    return _written(result)
+
+
+def postprocess(job: Job, _models: ModelCache) -> dict[str, Any]:
+    """Works over a layer: choice, merging, outlines."""
+    params = dict(job.params)
+    source, output = params.pop("layer"), Path(params.pop("output"))
+
+    def on_progress(fraction: float, message: str) -> None:
+        job.tell("progress", {"fraction": fraction, "message": message, "seconds_left": None})
+
+    return _written(postprocess_layer(source, output, PostprocessOptions(**params), on_progress, job.cancelled))
+
+
+METHODS = {"hello": hello, "segment": segment, "evaluate": evaluate, "export": export, "postprocess": postprocess}
+
+
+def _written(result: ExportResult | PostprocessResult) -> dict[str, Any]:
     return {
         "output": str(result.output),
         "instances": result.instances,
         "by_class": result.by_class,
         "notes": list(result.notes),
     }
-
-
-METHODS = {"hello": hello, "segment": segment, "evaluate": evaluate, "export": export}
 
 
 def _models(default: Path | None, folders: tuple[str, ...], job: Job, models: ModelCache) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ reference polygon of its class that it overlaps most, at an IoU of the threshold
 "image", the ground itself, and no limit to the number of predictions.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ import pyproj.exceptions
 import shapely
 
 from rs4d_core.errors import LayerError, OptionError
+from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.areal import repair
-from rs4d_core.scenes.vector_layer import VectorLayer, crs_name, read_vector_layer
+from rs4d_core.scenes.vector_layer import (
+    CLASS_FIELD,
+    REJECTED,
+    SCORE_FIELD,
+    STATUS_FIELD,
+    VectorLayer,
+    crs_name,
+    read_vector_layer,
+)
 
-CLASS_FIELD = "class"
-SCORE_FIELD = "score"
-STATUS_FIELD = "status"
-REJECTED = "rejected"
 NO_CLASS = "(none)"
 
 # COCO's: average precision is the mean over these of the precision at 101 recalls.
@@ -84,7 +90,11 @@ class LayerMetrics:
 
 
 def evaluate_layers(
-    predicted: str | Path, reference: str | Path, iou: float = 0.5, class_field: str | None = None
+    predicted: str | Path,
+    reference: str | Path,
+    iou: float = 0.5,
+    class_field: str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> LayerMetrics:
     """Compare two vector files (see `read_vector_layer`). The reference is brought into the CRS of the predictions.
 
@@ -94,22 +104,29 @@ def evaluate_layers(
         iou: the overlap that a match asks for, above 0, at most 1.
         class_field: the reference's class field, where it is not `class`. Taken for the predictions too where they have
             no field `class`.
+        cancelled: asked between the steps of the work.
 
     Raises:
         OptionError: `iou` is out of range.
         LayerError: a layer cannot be read, lacks `class_field`, or the CRSs cannot be brought together.
+        CancelledError: `cancelled` said so.
     """
     if not 0 < iou <= 1:
         raise OptionError(f"IoU {iou:g} is out of range: give a number above 0 and at most 1, such as 0.5")
     found, truth = read_vector_layer(predicted), read_vector_layer(reference)
+    stop_if(cancelled)
     notes = [*found.notes, *truth.notes]
     frame = _without_rejected(found, notes)
     frame, truth_frame = _on_common_ground(found.source, frame, truth.source, truth.frame)
     found_classes, truth_classes = _classes(found.source, frame, truth.source, truth_frame, class_field, notes)
     scores = _scores(frame, found.source, notes)
+    stop_if(cancelled)
     matcher = _Matcher(frame.geometry.to_numpy(), scores, found_classes, truth_frame.geometry.to_numpy(), truth_classes)
     names = _names(found_classes, truth_classes, notes)
-    by_class = {name: matcher.agreement(iou, name) for name in names}
+    by_class = {}
+    for name in names:
+        stop_if(cancelled)
+        by_class[name] = matcher.agreement(iou, name)
     overall = matcher.agreement(iou, None)
     if by_class:
         # COCO's mean: each class of the reference counts alike, however common.

@@ -2,20 +2,21 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
-import pyogrio
-import pyogrio.errors
 import shapely
 from affine import Affine
 from pyproj import CRS
 
 from rs4d_core.errors import LayerError, OptionError, OutputError
+from rs4d_core.interruption import stop_if
+from rs4d_core.scenes.layer_file import count_layer, read_runs, write_layer
 from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.vector_layer import RESULT_LAYER, VectorLayer, read_vector_layer
+from rs4d_core.scenes.vector_layer import VectorLayer, read_vector_layer
 from rs4d_core.scenes.writers import SUFFIXES, RunRecord, coco, formats, geopackage
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
 
@@ -41,7 +42,11 @@ class ExportResult:
 
 
 def export_layer(
-    source: str | Path, output: Path, accepted: bool = False, scene: Path | str | None = None
+    source: str | Path,
+    output: Path,
+    accepted: bool = False,
+    scene: Path | str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> ExportResult:
     """Write the instances of a result layer to `output`, whose suffix picks the format, with all their fields.
 
@@ -52,12 +57,14 @@ def export_layer(
         source: a result layer (see `read_vector_layer`).
         accepted: leave out what a review has not accepted.
         scene: for COCO, the scene whose pixels count. By default the one that the layer's runs name.
+        cancelled: asked between the steps of the work.
 
     Raises:
         OptionError: there is no such format.
         LayerError: the layer cannot be read, is no result layer, or lacks what the format needs.
         SceneError: COCO was asked for, and the scene cannot be read.
         OutputError: the file cannot be written. Nothing is left behind, and an existing file is intact.
+        CancelledError: `cancelled` said so, and as for OutputError.
     """
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
@@ -66,7 +73,7 @@ def export_layer(
         raise OutputError(f"{output} is there already, and may hold other results: choose another name")
     layer = read_vector_layer(source)
     frame = _result_fields(layer, accepted)
-    runs = _runs(layer.path, frame)
+    runs = read_runs(layer.path, frame)
     image = None
     if suffix == ".json":
         image = _image(layer.source, frame, runs, scene)
@@ -75,7 +82,9 @@ def export_layer(
     try:
         with output_errors(output):
             staged, target = replacement.part(".gpkg"), replacement.part(suffix)
-            _write_geopackage(frame, runs, staged)
+            stop_if(cancelled)
+            write_layer(staged, frame, runs)
+            stop_if(cancelled)
             if image is not None:
                 coco.write_coco(staged, target, _classes(frame, runs), None, image.record)
             elif suffix in _CONVERTERS:
@@ -83,6 +92,7 @@ def export_layer(
             found = _COUNTERS[suffix](target)
             if found != len(frame):
                 raise OSError(f"{found} of {len(frame)} instances reached the file")
+            stop_if(cancelled)
             replacement.take_place(target)
     finally:
         replacement.clear()
@@ -107,18 +117,6 @@ def _result_fields(layer: VectorLayer, accepted: bool) -> gpd.GeoDataFrame:
         )
     frame = frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].eq(True))
     return frame[frame["status"] == ACCEPTED].reset_index(drop=True) if accepted else frame
-
-
-def _runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:
-    """The records of the runs that the features come from, oldest first; of all runs, where there are no features."""
-    try:
-        runs = pyogrio.read_dataframe(path, layer=geopackage.RUNS_TABLE)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
-        # No other format than GeoPackage holds this table.
-        return pd.DataFrame(columns=list(geopackage.RUN_FIELDS))
-    if len(frame):
-        runs = runs[runs["run"].isin(frame["run"].dropna())]
-    return runs.sort_values("time").reset_index(drop=True)
 
 
 def _image(source: str, frame: gpd.GeoDataFrame, runs: pd.DataFrame, scene: Path | str | None) -> _Image:
@@ -170,31 +168,13 @@ def _classes(frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*looked_for, *sorted(frame["class"])]))
 
 
-def _count_geopackage(path: Path) -> int:
-    return pyogrio.read_info(path, layer=RESULT_LAYER, force_feature_count=True)["features"]
-
-
-def _write_geopackage(frame: gpd.GeoDataFrame, runs: pd.DataFrame, path: Path) -> None:
-    pyogrio.write_dataframe(
-        frame,
-        path,
-        layer=RESULT_LAYER,
-        driver="GPKG",
-        geometry_type="MultiPolygon",
-        promote_to_multi=True,
-        dataset_options={"VERSION": geopackage.GEOPACKAGE_VERSION},
-    )
-    if len(runs):
-        pyogrio.write_dataframe(runs, path, layer=geopackage.RUNS_TABLE, driver="GPKG")
-
-
 _CONVERTERS = {
     ".geojson": formats.write_geojson,
     ".fgb": formats.write_flatgeobuf,
     ".parquet": formats.write_geoparquet,
 }
 _COUNTERS = {
-    ".gpkg": _count_geopackage,
+    ".gpkg": count_layer,
     ".geojson": formats.count_ogr,
     ".fgb": formats.count_ogr,
     ".parquet": formats.count_geoparquet,

@@ -39,6 +39,14 @@ class Ground:
         down = [transform @ (col, row - 0.5), transform @ (col, row + 0.5)]
         return self._distance_m(*across), self._distance_m(*down)
 
+    def metres_a_unit(self, bounds: tuple[float, float, float, float]) -> tuple[float, float]:
+        """Metres on the ground in a unit of x and of y, on the average over a place; NaN where they are unknown."""
+        left, bottom, right, top = bounds
+        across, up = right - left, top - bottom
+        place = Affine(across, 0.0, (left + right) / 2, 0.0, up, (bottom + top) / 2)
+        across_m, up_m = self.pixel_size_m(place, 0.0, 0.0)
+        return across_m / across, up_m / up
+
     def area_m2(self, geometry: BaseGeometry) -> float:
         """Ellipsoidal area in square metres of a polygon or multipolygon, holes taken off; NaN where it is unknown."""
         if self._to_degrees is None:

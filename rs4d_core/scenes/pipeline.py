@@ -24,7 +24,7 @@ from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import Predictor, ScenePredictions
 from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.regularize import regularize
+from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 
@@ -33,8 +33,6 @@ from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 SIMPLIFY_PX = 0.3
 # Stray cells of a mask, and holes in it, below this share of an instance's area are noise.
 SPECK_SHARE = 0.01
-# What never gets right angles, whatever was asked for: a box would fit most ships well enough to pass for one.
-CURVED_CLASSES = frozenset({"airplane", "ship", "storage_tank", "baseball_diamond", "ground_track_field"})
 
 
 @dataclass(frozen=True)

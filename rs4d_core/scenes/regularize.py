@@ -17,6 +17,9 @@ import numpy as np
 import shapely
 from shapely import MultiPolygon, Polygon
 
+# What never gets right angles, whatever was asked for: a box would fit most ships well enough to pass for one.
+CURVED_CLASSES = frozenset({"airplane", "ship", "storage_tank", "baseball_diamond", "ground_track_field"})
+
 # Lengths in pixels of the model's grid. Outlines of masks waver by about a pixel.
 WAVER_PX = 1.5
 SHORTEST_EDGE_PX = 3.0

@@ -16,6 +16,13 @@ from rs4d_core.errors import LayerError
 from rs4d_core.scenes.areal import repair
 
 RESULT_LAYER = "instances"
+# Fields of a result layer, and what a review may have said.
+CLASS_FIELD = "class"
+SCORE_FIELD = "score"
+STATUS_FIELD = "status"
+AREA_FIELD = "area_m2"
+RUN_FIELD = "run"
+REJECTED = "rejected"
 _LAYER_NAME_MARK = "|layername="
 
 

@@ -1,0 +1,54 @@
+"""A whole layer of polygons as a GeoPackage, with the records of the runs that it comes from."""
+
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pyogrio
+import pyogrio.errors
+
+from rs4d_core.scenes.vector_layer import RESULT_LAYER, RUN_FIELD
+from rs4d_core.scenes.writers import geopackage
+
+
+def read_runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:
+    """The records of the runs that the features come from, oldest first; of all runs, where there are no features."""
+    try:
+        runs = pyogrio.read_dataframe(path, layer=geopackage.RUNS_TABLE)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
+        # No other format than GeoPackage holds this table.
+        runs = None
+    if runs is None or RUN_FIELD not in frame or not set(geopackage.RUN_FIELDS) <= set(runs.columns):
+        return pd.DataFrame(columns=list(geopackage.RUN_FIELDS))
+    if len(frame):
+        runs = runs[runs["run"].isin(frame[RUN_FIELD].dropna())]
+    return runs.sort_values("time").reset_index(drop=True)
+
+
+def write_layer(path: Path, frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> None:
+    """A new GeoPackage with the result layer and, where there are any, the table of runs."""
+    pyogrio.write_dataframe(
+        frame,
+        path,
+        layer=RESULT_LAYER,
+        driver="GPKG",
+        geometry_type="MultiPolygon",
+        promote_to_multi=True,
+        dataset_options={"VERSION": geopackage.GEOPACKAGE_VERSION},
+        layer_options={"FID": _unused("fid", frame), "GEOMETRY_NAME": _unused("geom", frame)},
+    )
+    if len(runs):
+        pyogrio.write_dataframe(runs, path, layer=geopackage.RUNS_TABLE, driver="GPKG")
+
+
+def count_layer(path: Path) -> int:
+    """Features that really are in the result layer of a GeoPackage."""
+    return pyogrio.read_info(path, layer=RESULT_LAYER, force_feature_count=True)["features"]
+
+
+def _unused(name: str, frame: gpd.GeoDataFrame) -> str:
+    """A name for a column of the format's own, which the layer has no field of."""
+    taken = {str(column).lower() for column in frame.columns}
+    while name in taken:
+        name += "_"
+    return name
