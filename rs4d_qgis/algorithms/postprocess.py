@@ -29,6 +29,7 @@ from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.parameters import class_names
 from rs4d_qgis.algorithms.vector_input import fields_without_key, write_input
 from rs4d_qgis.compat import MULTIPOLYGON, NUMBER_DOUBLE, SOURCE_POLYGON
+from rs4d_qgis.layers.no_crs import mark_without_crs, real_crs
 from rs4d_qgis.layers.runs import read_runs, write_runs
 from rs4d_qgis.translation import tr
 
@@ -151,20 +152,26 @@ class PostprocessAlgorithm(EngineAlgorithm):
                 return {}
             self.tell(result["notes"], feedback)
             fields = fields_without_key(source.fields())
-            sink, destination = self.parameterAsSink(
-                parameters, self.OUTPUT, context, fields, MULTIPOLYGON, source.sourceCrs()
-            )
+            crs = real_crs(source.sourceCrs())
+            sink, destination = self.parameterAsSink(parameters, self.OUTPUT, context, fields, MULTIPOLYGON, crs)
             if sink is None:
                 raise QgsProcessingException(self.invalidSinkError(parameters, self.OUTPUT))
             _copy(made, sink, fields)
             del sink
-        if Path(destination).suffix.lower() == ".gpkg" and self._records:
-            problem = write_runs(Path(destination), self._records)
-            if problem:
-                feedback.pushWarning(tr("The records of the runs cannot be written: {}").format(problem))
+        self._complete(Path(destination.split("|")[0]), crs.isValid(), feedback)
         feedback.pushInfo(tr("{} of {} polygons").format(result["instances"], source.featureCount()))
         self._destination = destination
         return {self.OUTPUT: destination, self.INSTANCES: result["instances"]}
+
+    def _complete(self, path: Path, has_crs: bool, feedback: QgsProcessingFeedback) -> None:
+        """Adds what a sink cannot take, where the output is a file that can hold it."""
+        if path.suffix.lower() != ".gpkg" or not path.is_file():
+            return
+        if not has_crs:
+            mark_without_crs(path)
+        problem = write_runs(path, self._records) if self._records else None
+        if problem:
+            feedback.pushWarning(tr("The records of the runs cannot be written: {}").format(problem))
 
     def postProcessAlgorithm(self, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         if self._loader is not None:

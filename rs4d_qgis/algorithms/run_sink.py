@@ -20,6 +20,7 @@ from qgis.core import (
 
 from rs4d_qgis.algorithms.feedback import RunFeedback
 from rs4d_qgis.compat import MULTIPOLYGON
+from rs4d_qgis.layers.no_crs import mark_without_crs
 from rs4d_qgis.layers.results import result_features, result_fields
 from rs4d_qgis.layers.runs import write_runs
 from rs4d_qgis.translation import tr
@@ -48,6 +49,7 @@ class RunSink:
         self._context, self._feedback, self._layer_crs = context, feedback, layer_crs
         self._fields = result_fields()
         self._sink: QgsFeatureSink | None = None
+        self._crs = QgsCoordinateReferenceSystem()
 
     def take(self, told: dict[str, Any]) -> None:
         """The engine's notification `instances`."""
@@ -97,6 +99,8 @@ class RunSink:
         """Keeps the record of the run beside its polygons, where the file can hold it. To be called when closed."""
         path = self.file()
         if path is not None and path.suffix.lower() == ".gpkg":
+            if not self._crs.isValid():
+                mark_without_crs(path)
             error = write_runs(path, [record])
             if error:
                 self._feedback.pushWarning(tr("The record of the run cannot be written: {}").format(error))
@@ -111,6 +115,7 @@ class RunSink:
             # The same by another spelling: the layer's has the code that users know.
             if crs == self._layer_crs:
                 crs = self._layer_crs
+        self._crs = crs
         self._sink, self.destination = self._algorithm.parameterAsSink(
             self._parameters, self._name, self._context, self._fields, MULTIPOLYGON, crs
         )

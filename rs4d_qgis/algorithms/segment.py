@@ -19,6 +19,7 @@ from rs4d_qgis.algorithms.feedback import RunFeedback
 from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.run_sink import RunSink
 from rs4d_qgis.algorithms.segment_parameters import SegmentParameters
+from rs4d_qgis.layers.no_crs import forget_undefined_crs
 from rs4d_qgis.layers.prepared import PreparedScene
 from rs4d_qgis.layers.render import RenderCancelled, RenderError
 from rs4d_qgis.layers.results import set_provenance, style_result
@@ -121,6 +122,7 @@ class SegmentAlgorithm(SegmentParameters):
         colors = _shown_colors(card, result["by_class"])
 
         def dress(layer: QgsVectorLayer) -> None:
+            forget_undefined_crs(layer)
             set_provenance(layer, record)
             style_result(layer, colors)
 

@@ -17,6 +17,7 @@ from qgis.core import (
 )
 
 from rs4d_qgis.compat import MULTIPOLYGON
+from rs4d_qgis.layers.no_crs import mark_without_crs, real_crs
 from rs4d_qgis.layers.runs import write_runs
 from rs4d_qgis.translation import tr
 
@@ -54,12 +55,11 @@ def write_input(
     """
     fields = fields_without_key(source.fields())
     kept = [source.fields().indexOf(field.name()) for field in fields]
+    crs = real_crs(source.sourceCrs())
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
     options.layerName = "instances"
-    writer = QgsVectorFileWriter.create(
-        str(path), fields, MULTIPOLYGON, source.sourceCrs(), context.transformContext(), options
-    )
+    writer = QgsVectorFileWriter.create(str(path), fields, MULTIPOLYGON, crs, context.transformContext(), options)
     count = 0
     for feature in source.getFeatures():
         if feedback.isCanceled():
@@ -78,6 +78,8 @@ def write_input(
         raise QgsProcessingException(
             tr("Layer “{}” cannot be handed to the engine: {}").format(source.sourceName(), problem)
         )
+    if not crs.isValid():
+        mark_without_crs(path)
     return count
 
 

@@ -12,6 +12,7 @@ from qgis.core import (
     QgsFeature,
     QgsField,
     QgsFields,
+    QgsProviderRegistry,
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
@@ -35,7 +36,7 @@ RUN_FIELDS = {
 def read_runs(layer: QgsVectorLayer) -> list[dict[str, Any]]:
     """The records of the runs that a layer's polygons come from: those in its GeoPackage, else that of its metadata."""
     path = layer.source().split("|")[0]
-    if layer.providerType() == "ogr" and path.lower().endswith(".gpkg") and _has_runs(layer):
+    if layer.providerType() == "ogr" and path.lower().endswith(".gpkg") and _has_runs(path):
         table = QgsVectorLayer(f"{path}|layername={RUNS_TABLE}", RUNS_TABLE, "ogr")
         if set(RUN_FIELDS) <= set(table.fields().names()):
             return [{name: row[name] for name in RUN_FIELDS} for row in table.getFeatures()]
@@ -69,9 +70,9 @@ def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
     return error
 
 
-def _has_runs(layer: QgsVectorLayer) -> bool:
+def _has_runs(path: str) -> bool:
     # Asked first, since opening a table that is not there is logged as an error.
-    return any(part.split("!!::!!")[1] == RUNS_TABLE for part in layer.dataProvider().subLayers())
+    return any(layer.name() == RUNS_TABLE for layer in QgsProviderRegistry.instance().querySublayers(path))
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,7 @@ write_scene(generate_scene(*size), Path(path), crs, transform and Affine(*transf
 """
 
 
-def run_engine_python(code: str, *arguments: object) -> str:
+def run_engine_python(code: str, *arguments: object, stdin: str = "") -> str:
     """What `code` prints in the engine's Python, in an environment that is not QGIS's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PROJ_"))}
     environment["PYTHONPATH"] = str(ROOT / "tests" / "core")
@@ -48,6 +48,7 @@ def run_engine_python(code: str, *arguments: object) -> str:
         [ENGINE_PYTHON, "-c", code, *map(str, arguments)],
         env=environment,
         check=True,
+        input=stdin,
         stdout=subprocess.PIPE,
         text=True,
     ).stdout

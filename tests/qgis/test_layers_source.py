@@ -18,6 +18,7 @@ from qgis.core import (
 )
 
 from rs4d_qgis.algorithms.feedback import RunFeedback
+from rs4d_qgis.layers.no_crs import real_crs
 from rs4d_qgis.layers.source import ground_resolution_m, local_file, scene_source
 
 DEGREES = 0.5 / 111_320
@@ -140,6 +141,9 @@ def test_a_crs_given_to_a_picture_without_place_is_honoured(utm_scene, segment, 
     gdal.Translate(str(picture), str(utm_scene), format="PNG")
     Path(f"{picture}.aux.xml").unlink()
     placeless = segment(raster(picture))
+    stored = segment(raster(picture), OUTPUT=str(tmp_path / "placeless.gpkg"))
+    assert not real_crs(stored.layer.crs()).isValid()
+    assert stored.shapes == placeless.shapes
     assert not placeless.layer.crs().isValid()
     assert raster(picture).extent().buffered(0.01).contains(placeless.layer.extent())
     layer = raster(picture)
