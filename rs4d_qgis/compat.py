@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
+    QgsTask,
     QgsUnitTypes,
     QgsWkbTypes,
 )
@@ -66,6 +67,11 @@ if hasattr(Qgis, "ProcessingFileParameterBehavior"):
 else:
     FILE_FILE = QgsProcessingParameterFile.Behavior.File
     FILE_FOLDER = QgsProcessingParameterFile.Behavior.Folder
+
+# Tasks that QGIS announces the end of only where they say so themselves: 3.26.
+QUIET_TASK = QgsTask.Flag.CanCancel
+if hasattr(QgsTask.Flag, "Silent"):
+    QUIET_TASK |= QgsTask.Flag.Silent
 
 # Types of fields: QMetaType from 3.38 on, and the only one with Qt 6.
 try:

@@ -72,6 +72,9 @@ class CheckDialog(QDialog):
         self._copy = buttons.addButton(tr("Copy report"), QDialogButtonBox.ButtonRole.ActionRole)
         self._setup = buttons.addButton(tr("Set up engine..."), QDialogButtonBox.ButtonRole.ActionRole)
 
+        for button in buttons.buttons():
+            button.setAutoDefault(False)  # Enter in the field takes the interpreter, and presses nothing
+
         top = QHBoxLayout()
         top.addWidget(self._mark)
         top.addWidget(self._headline, 1)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,16 @@ class Python:
     problem: str | None
 
 
-def find_pythons() -> list[Python]:
-    """All that are found, usable ones first, else in the order in which to take them. Runs each of them once."""
+def find_pythons(cancelled: Callable[[], bool] = lambda: False) -> list[Python]:
+    """All that are found, usable ones first, else in the order in which to take them. Runs each of them once.
+
+    Args:
+        cancelled: asked before each; once it says True, no more are looked at.
+    """
     found: dict[str, Python] = {}
     for candidate in _candidates():
+        if cancelled():
+            break
         python = probe(candidate)
         # What does not even answer is no Python: the alias of the Windows store, a launcher without versions.
         if python.version:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from qgis.gui import QgsFileWidget
-from qgis.PyQt.QtCore import QTimer, pyqtSignal
+from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QFontDatabase
 from qgis.PyQt.QtWidgets import (
     QComboBox,
@@ -89,6 +89,7 @@ class SetupDialog(QDialog):
         intro.setWordWrap(True)
         self._folder = QLineEdit(str(managed_folder()))
         self._folder.setReadOnly(True)
+        self._folder.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._python, self._package, self._build = _combo(), _combo(), _combo()
         self._package_file = QgsFileWidget()
         self._wheels = QgsFileWidget()
@@ -111,6 +112,9 @@ class SetupDialog(QDialog):
         self._cancel = buttons.addButton(tr("Cancel"), QDialogButtonBox.ButtonRole.ActionRole)
         self._use = buttons.addButton(tr("Use this engine"), QDialogButtonBox.ButtonRole.ActionRole)
         self._check = buttons.addButton(tr("Check engine..."), QDialogButtonBox.ButtonRole.ActionRole)
+
+        for button in buttons.buttons():
+            button.setAutoDefault(False)  # a stray Enter starts nothing
 
         package = QHBoxLayout()
         package.addWidget(self._package, 1)
@@ -222,7 +226,7 @@ class SetupDialog(QDialog):
             self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
 
     def _find_pythons(self) -> None:
-        task = self._search = EngineTask(tr("Look for Pythons"), lambda _task: find_pythons())
+        task = self._search = EngineTask(tr("Look for Pythons"), lambda task: find_pythons(task.isCanceled))
         self._python.clear()
         self._python.addItem(tr("looking for Pythons ..."))
         self._show_plan()

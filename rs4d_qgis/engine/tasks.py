@@ -8,6 +8,7 @@ from collections.abc import Callable
 from qgis.core import Qgis, QgsApplication, QgsMessageLog, QgsTask
 from qgis.PyQt.QtCore import pyqtSignal
 
+from rs4d_qgis.compat import QUIET_TASK
 from rs4d_qgis.engine.errors import Cancelled, EngineError
 
 # The task manager owns tasks, but Python would forget what was added to them; so they are held until they have ended.
@@ -26,7 +27,7 @@ class EngineTask(QgsTask):
     failed = pyqtSignal(str)
 
     def __init__(self, description: str, work: Callable[[EngineTask], object]) -> None:
-        super().__init__(description, QgsTask.Flag.CanCancel)
+        super().__init__(description, QUIET_TASK)
         self._work = work
         self._result: object = None
         self._error = ""
