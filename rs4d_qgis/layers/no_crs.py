@@ -38,5 +38,5 @@ def mark_without_crs(path: Path) -> None:
     """Says in a GeoPackage that its layers have no CRS. Nothing must have it open."""
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("INSERT OR IGNORE INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?)", _ROW)
-        for table in ("gpkg_contents", "gpkg_geometry_columns"):
-            database.execute(f"UPDATE {table} SET srs_id = 99999 WHERE srs_id IN (0, -1)")
+        database.execute("UPDATE gpkg_contents SET srs_id = 99999 WHERE srs_id IN (0, -1)")
+        database.execute("UPDATE gpkg_geometry_columns SET srs_id = 99999 WHERE srs_id IN (0, -1)")
