@@ -209,7 +209,7 @@ def _death(process: EngineProcess) -> Exception:
     how = "it closed its output" if code is None else exit_words(code)
     if not process.spoke:
         return EngineDied(f"The engine did not start with {process.python} ({how}). It said: {last}", log)
-    return EngineDied(f"The engine ended unexpectedly ({how}). It said last: {last}", log)
+    return EngineDied(f"The engine ended unexpectedly ({how}); the next run starts it anew. It said last: {last}", log)
 
 
 _shared: EngineClient | None = None

@@ -6,6 +6,7 @@ import enum
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from qgis.gui import QgsFileWidget
@@ -209,8 +210,9 @@ class SetupDialog(QDialog):
     def stop(self) -> None:
         """Give up whatever goes on in the background."""
         self.cancel()
-        if self._search is not None:
-            self._search.cancel()
+        search, self._search = self._search, None
+        if search is not None:
+            search.cancel()
 
     def _fill(self) -> None:
         version = plugin_version()
@@ -226,12 +228,10 @@ class SetupDialog(QDialog):
             self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
 
     def _find_pythons(self) -> None:
-        task = self._search = EngineTask(tr("Look for Pythons"), lambda task: find_pythons(task.isCanceled))
+        self._look(lambda task: find_pythons(task.isCanceled), self._show_pythons)
         self._python.clear()
         self._python.addItem(tr("looking for Pythons ..."))
         self._show_plan()
-        task.succeeded.connect(lambda pythons: self._show_pythons(pythons) if task is self._search else None)
-        task.start()
 
     def _show_pythons(self, pythons: list[Python]) -> None:
         self._search = None
@@ -245,12 +245,22 @@ class SetupDialog(QDialog):
 
     def _python_chosen(self, index: int) -> None:
         if self._python.itemData(index) == "":
+            self._python.setCurrentIndex(0)
             path, _filter = QFileDialog.getOpenFileName(self, tr("A Python, 3.10 or newer"))
             if path:
-                python = probe(path)
-                self._python.insertItem(0, _words(python), python)
-            self._python.setCurrentIndex(0)
+                self._look(lambda _task: probe(path), self._add_python)
         self._show_plan()
+
+    def _add_python(self, python: Python) -> None:
+        self._search = None
+        self._python.insertItem(0, _words(python), python)
+        self._python.setCurrentIndex(0)
+        self._show_plan()
+
+    def _look(self, work: Callable[[EngineTask], object], then: Callable[[object], None]) -> None:
+        task = self._search = EngineTask(tr("Look for Pythons"), work)
+        task.succeeded.connect(lambda found: then(found) if task is self._search else None)
+        task.start()
 
     def _package_chosen(self) -> None:
         asks = self._package.currentData()
