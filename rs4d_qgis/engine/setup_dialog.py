@@ -34,7 +34,7 @@ from rs4d_qgis.engine.environment import UNFINISHED, environment_python
 from rs4d_qgis.engine.locate import checkout_folder, locate_engine, managed_folder
 from rs4d_qgis.engine.proxy import proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import Python, find_pythons, probe
-from rs4d_qgis.engine.setup_plan import CPU_SIZE_GB, GPU_SIZE_GB, SetupOptions, plan, size_gb
+from rs4d_qgis.engine.setup_plan import CPU, GPU, INDEX, SIZE_GB, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import set_up
 from rs4d_qgis.engine.tasks import EngineTask
 from rs4d_qgis.translation import tr
@@ -173,7 +173,7 @@ class SetupDialog(QDialog):
             package=package,
             wheels=Path(wheels) if wheels else None,
             constraints=bundled("constraints.txt"),
-            gpu=bool(self._build.currentData()),
+            torch=self._build.currentData(),
             system=platform.system(),
         )
 
@@ -222,10 +222,12 @@ class SetupDialog(QDialog):
         self._package.addItem(tr("RS4D {}, downloaded").format(version), f"rs4d=={version}")
         self._package.addItem(tr("a wheel file ..."), _Ask.WHEEL)
         self._package.addItem(tr("a folder with the source ..."), _Ask.SOURCE)
-        self._build.addItem(tr("for the processor (CPU), about {} GB on disk").format(CPU_SIZE_GB), False)
+        self._build.addItem(tr("for the processor (CPU), about {} GB on disk").format(SIZE_GB[CPU]), CPU)
         if platform.system() != "Darwin":
-            self._build.addItem(tr("for an NVIDIA GPU, about {} GB on disk").format(GPU_SIZE_GB), True)
+            self._build.addItem(tr("for an NVIDIA GPU, about {} GB on disk").format(SIZE_GB[GPU]), GPU)
             self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
+            words = tr("whichever pip's own index has, {} to {} GB on disk")
+            self._build.addItem(words.format(SIZE_GB[CPU], SIZE_GB[INDEX]), INDEX)
 
     def _find_pythons(self) -> None:
         self._look(lambda task: find_pythons(task.isCanceled), self._show_pythons)
@@ -289,9 +291,9 @@ class SetupDialog(QDialog):
                 self._status.setText(tr("An earlier set-up was not finished. This one goes on from there."))
             elif environment_python(folder).is_file():
                 self._status.setText(tr("There is an engine already. This brings it up to date, or repairs it."))
-            elif free_gb < size_gb(options):
+            elif free_gb < SIZE_GB[options.torch]:
                 self._status.setText(
-                    tr("About {} GB are needed, and {:.1f} GB are free.").format(size_gb(options), free_gb)
+                    tr("About {} GB are needed, and {:.1f} GB are free.").format(SIZE_GB[options.torch], free_gb)
                 )
         self._show_state()
 

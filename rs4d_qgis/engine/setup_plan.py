@@ -18,7 +18,9 @@ from rs4d_qgis.engine.environment import UNFINISHED, environment_python
 _TORCH_BUILDS = "https://download.pytorch.org/whl"
 _CUDA_BUILD = "cu130"
 
-CPU_SIZE_GB, GPU_SIZE_GB = 2, 7
+# Which PyTorch: a small one for processors, one with CUDA, or whichever pip's own index has.
+CPU, GPU, INDEX = "cpu", "gpu", "index"
+SIZE_GB = {CPU: 2, GPU: 7, INDEX: 7}
 
 # Stands in the mark of an environment that is whole by pip's account but does not work: it is made afresh.
 BROKEN = "broken"
@@ -34,7 +36,7 @@ class SetupOptions:
         package: what pip installs: "rs4d==0.1.0", a wheel, or the folder of a checkout.
         wheels: a folder with all wheels, for machines without internet; None to download.
         constraints: a file that pins the versions; not used with a folder of wheels, which is its own choice.
-        gpu: whether PyTorch should come with CUDA.
+        torch: which PyTorch: CPU, GPU or INDEX.
         system: as `platform.system()` has it: "Linux", "Windows" or "Darwin".
     """
 
@@ -43,7 +45,7 @@ class SetupOptions:
     package: str
     wheels: Path | None = None
     constraints: Path | None = None
-    gpu: bool = False
+    torch: str = CPU
     system: str = "Linux"
 
 
@@ -64,42 +66,40 @@ def plan(options: SetupOptions) -> tuple[Step, ...]:
     python = str(environment_python(options.folder))
     # On top of an environment that is there, venv mends the interpreter and pip, and leaves the packages.
     afresh = ("--clear",) if _broken(options.folder) else ()
+    install = (
+        python,
+        "-I",
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+    )
     return (
         Step("Make the environment", (options.python, "-I", "-m", "venv", *afresh, str(options.folder))),
-        Step("Install the engine", (python, "-I", "-m", "pip", "install", *_pip_options(options), *_packages(options))),
+        *(Step("Install PyTorch", (*install, *arguments)) for arguments in _torch(options)),
+        Step("Install the engine", (*install, *_engine(options))),
         Step("Check it", (python, "-I", "-m", "rs4d_core.cli", "doctor")),
     )
 
 
-def size_gb(options: SetupOptions) -> int:
-    """What the environment takes on disk, about."""
-    return GPU_SIZE_GB if options.gpu else CPU_SIZE_GB
+def _torch(options: SetupOptions) -> tuple[tuple[str, ...], ...]:
+    """What to give to pip for a PyTorch that is not on its own index; nothing where it needs no command of its own."""
+    version = _pinned_version(options.constraints, "torch")
+    build = {("Linux", CPU): "cpu", ("Windows", GPU): _CUDA_BUILD}.get((options.system, options.torch))
+    if options.wheels is not None or build is None or version is None:
+        return ()
+    # Only this one package comes from there; what it depends on, and all else, from pip's own index.
+    return (("--no-deps", "--index-url", f"{_TORCH_BUILDS}/{build}", f"torch=={version}+{build}"),)
 
 
-def _pip_options(options: SetupOptions) -> tuple[str, ...]:
-    common = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+def _engine(options: SetupOptions) -> tuple[str, ...]:
     if options.wheels is not None:
-        return (*common, "--no-index", "--find-links", str(options.wheels))
+        return ("--no-index", "--find-links", str(options.wheels), options.package)
     pins = () if options.constraints is None else ("--constraint", str(options.constraints))
-    build = _torch_build(options)
-    return (*common, *pins, *(() if build is None else ("--extra-index-url", f"{_TORCH_BUILDS}/{build}")))
-
-
-def _packages(options: SetupOptions) -> tuple[str, ...]:
-    build = _torch_build(options)
-    pinned = None if build is None else _pinned_version(options.constraints, "torch")
-    return (options.package, *(() if pinned is None else (f"torch=={pinned}+{build}",)))
-
-
-def _torch_build(options: SetupOptions) -> str | None:
-    """The build of PyTorch to ask for by name, None where the general index has the wanted one."""
-    if options.wheels is not None or _pinned_version(options.constraints, "torch") is None:
-        return None
-    if options.system == "Linux" and not options.gpu:
-        return "cpu"
-    if options.system == "Windows" and options.gpu:
-        return _CUDA_BUILD
-    return None
+    return (*pins, options.package)
 
 
 def _pinned_version(constraints: Path | None, package: str) -> str | None:
