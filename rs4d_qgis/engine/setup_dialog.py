@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from rs4d_qgis import settings
 from rs4d_qgis.bundled import bundled, plugin_version
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.engine.environment import UNFINISHED, environment_python
+from rs4d_qgis.engine.errors import EngineNotFound
 from rs4d_qgis.engine.locate import checkout_folder, locate_engine, managed_folder
 from rs4d_qgis.engine.proxy import proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import Python, find_pythons, probe
@@ -324,16 +326,22 @@ class SetupDialog(QDialog):
     def _succeeded(self, _nothing: object) -> None:
         self._ended()
         engine_client().look_again()
-        made = str(environment_python(managed_folder()))
-        used = locate_engine()
-        if used.python == made:
+        other = self._comes_before()
+        if other is None:
             self._status.setText(tr("The engine is ready."))
         else:
-            self._status.setText(
-                tr("The engine is ready, but another one comes before it: {}, {}.").format(used.python, used.words)
-            )
+            self._status.setText(tr("The engine is ready, but another one comes before it: {}.").format(other))
             self._use.setVisible(True)
         self.engine_changed.emit()
+
+    def _comes_before(self) -> str | None:
+        """What is taken for the engine instead of the one that was made, None where that is taken."""
+        try:
+            used = locate_engine()
+        except EngineNotFound:
+            return settings.interpreter()  # named by the user, and not there
+        made = str(environment_python(managed_folder()))
+        return None if used.python == made else f"{used.python}, {used.words}"
 
     def _failed(self, message: str) -> None:
         self._ended()
@@ -363,4 +371,8 @@ def _combo() -> QComboBox:
 
 
 def _words(python: Python) -> str:
-    return f"Python {python.version}, {python.path}" if python.version else python.path
+    if not python.version:
+        return python.path
+    words = tr("Python {}, {}").format(python.version, python.path)
+    own = platform.system() != "Linux" and Path(python.path).is_relative_to(sys.base_exec_prefix)
+    return tr("{} (QGIS's own: the program is used, its packages are not)").format(words) if own else words
