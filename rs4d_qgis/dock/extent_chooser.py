@@ -38,10 +38,10 @@ class ExtentChooser(QWidget):
         self._kind = QComboBox()
         self._kind.setObjectName("extent")
         for kind, text in (
-            (VISIBLE, tr("What the map shows")),
+            (VISIBLE, tr("Visible map")),
             (DRAWN, tr("Drawn rectangle")),
             (WHOLE, tr("Whole layer")),
-            (POLYGONS, tr("Polygons of a layer")),
+            (POLYGONS, tr("Polygon layer")),
         ):
             self._kind.addItem(text, kind)
         self._kind.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

@@ -49,7 +49,10 @@ def _classes(card: dict) -> str:
         cells = [f"{score:.2f}", tr("not measured") if measured is None else f"{100 * measured:.0f} %"]
         swatch = f'<span style="color:{escape(color)}">\N{BLACK SQUARE}</span> '
         rows.append([swatch + escape(class_label(name)), *map(escape, cells)])
-    note = tr("AP50 counts an outline as right where it covers half of the true one; 100 % finds all and nothing else.")
+    note = tr(
+        "AP50 takes an outline for right if it and the true one share half of what they cover together; "
+        "100 % would be all found, and nothing else."
+    )
     return f"<h4>{escape(tr('Classes'))}</h4>{_table(head, rows)}<p>{escape(note)}</p>"
 
 

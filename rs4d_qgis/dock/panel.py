@@ -28,7 +28,7 @@ from rs4d_qgis.translation import tr
 
 # A map that is panned tells of every step.
 _MS_UNTIL_FORECAST = 150
-_LETTERS_WIDE = 44
+_LETTERS_WIDE = 48
 
 
 class SegmentDock(QgsDockWidget):
@@ -126,7 +126,8 @@ class SegmentDock(QgsDockWidget):
         if past.output is not None and not self._bring_back(past):
             said.append(tr("Its result is not there any more: {}").format(past.output))
         self.box.say(" ".join(said))
-        self._zoom_to(past.settings)
+        # After the map's own zoom to the first layer of an empty project.
+        QTimer.singleShot(0, lambda: self._zoom_to(past.settings))
 
     def tear_down(self) -> None:
         """End everything that is on. QGIS is closing, or the plugin is turned off."""
@@ -227,7 +228,7 @@ class SegmentDock(QgsDockWidget):
         self._foresee()
 
     def _where(self, ended: Ended) -> str:
-        if ended.state.kept is None:
+        if ended.state.kept is None or ended.state.kept in ended.state.reason:
             return ""
         return f"{self._aloud}." if self._aloud else tr("Saved in {}.").format(ended.state.kept)
 

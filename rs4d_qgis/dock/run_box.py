@@ -111,13 +111,13 @@ class RunBox(QWidget):
         # Until the windows are planned nobody knows how far it is: a bar that moves to and fro.
         self._bar.setRange(0, _STEPS if state.windows else 0)
         self._bar.setValue(round(state.fraction * _STEPS))
-        self._say(state.phase, " ".join(part for part in (state.line(), more) if part))
+        self._say(state, " ".join(part for part in (state.line(), more) if part))
         self._offer(ways or [])
         self._enable()
 
     def say(self, text: str) -> None:
         """Something else than a run's state."""
-        self._say(Phase.IDLE, text)
+        self._say(RunState(), text)
         self._offer([])
 
     def _enable(self) -> None:
@@ -126,12 +126,12 @@ class RunBox(QWidget):
             tr("A run is on") if self._busy else self._missing or tr("Find the instances, in the background")
         )
 
-    def _say(self, phase: Phase, text: str) -> None:
+    def _say(self, state: RunState, text: str) -> None:
         icon = {
-            Phase.DONE: "/mIconSuccess.svg",
+            Phase.DONE: "/mIconSuccess.svg" if state.found else "/mIconInfo.svg",
             Phase.CANCELLED: "/mIconInfo.svg",
             Phase.FAILED: "/mIconWarning.svg",
-        }.get(phase)
+        }.get(state.phase)
         side = self.fontMetrics().height()
         self._state_icon.setVisible(icon is not None)
         if icon is not None:

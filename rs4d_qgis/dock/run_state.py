@@ -89,7 +89,7 @@ class RunState:
             Phase.CANCELLING: lambda: tr("Cancelling. What was found is kept."),
             Phase.DONE: self._done,
             Phase.CANCELLED: lambda: tr("Cancelled. {}").format(self._kept()),
-            Phase.FAILED: lambda: f"{self.reason} {self._kept()}".strip(),
+            Phase.FAILED: self._failed,
         }[self.phase]()
 
     def _running(self) -> str:
@@ -107,6 +107,10 @@ class RunState:
         if not self.found:
             return tr("Nothing was found.")
         return tr("{} found.").format(count(self.found, tr("instance"), tr("instances")))
+
+    def _failed(self) -> str:
+        # The algorithm may have said already where its instances are.
+        return self.reason if self.kept and self.kept in self.reason else f"{self.reason} {self._kept()}"
 
     def _kept(self) -> str:
         if not self.found or self.kept is None:

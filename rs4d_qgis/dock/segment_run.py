@@ -235,6 +235,10 @@ class SegmentRun(QObject):
             live.stop()
             if live.live.layer is not None:
                 QgsProject.instance().removeMapLayer(live.live.layer.id())
+            root = QgsProject.instance().layerTreeRoot()
+            group = root.findGroup(self._name)
+            if group is not None and not group.children():
+                root.removeChildNode(group)
 
     def _set(self, state: RunState) -> None:
         if state != self.state:

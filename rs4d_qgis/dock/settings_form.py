@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qgis.core import QgsRasterLayer
 from qgis.gui import QgsDoubleSpinBox, QgsMapCanvas, QgsMapLayerComboBox
-from qgis.PyQt.QtCore import pyqtSignal
-from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
+from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from rs4d_qgis import settings as remembered
 from rs4d_qgis.compat import RASTER_LAYERS
@@ -70,18 +70,19 @@ class SettingsForm(QWidget):
         )
         self.classes = ClassList()
 
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow(tr("&Layer"), self.layer_box)
-        form.addRow(tr("&Model"), self.models)
-        form.addRow("", self._card)
-        form.addRow(tr("E&xtent"), self.extents)
-        form.addRow(tr("Least &score"), self.score)
-        form.addRow(tr("R&ead at"), self.resolution)
-        form.addRow("", self._reading)
-        form.addRow(tr("Outlines"), self.right_angles)
         layout = QVBoxLayout(self)
-        layout.addLayout(form)
+        layout.addLayout(
+            _rows(
+                (tr("&Layer"), self.layer_box),
+                (tr("&Model"), self.models),
+                ("", self._card),
+                (tr("E&xtent"), self.extents),
+                (tr("Least &score"), self.score),
+                (tr("R&ead at"), self.resolution),
+                ("", self._reading),
+                (tr("&Outlines"), self.right_angles),
+            )
+        )
         layout.addWidget(self.classes)
         layout.addStretch()
 
@@ -195,6 +196,22 @@ class SettingsForm(QWidget):
             self.classes.set_classes(card["config"]["classes"], card["colors"], card["default_scores"])
         self.classes.setVisible(model is not None)
         self.changed.emit()
+
+
+def _rows(*rows: tuple[str, QWidget]) -> QGridLayout:
+    """Labels on the left, fields on the right. Not a QFormLayout, which cuts wrapped text that becomes longer."""
+    grid = QGridLayout()
+    grid.setColumnStretch(1, 1)
+    grid.setHorizontalSpacing(2 * grid.spacing())
+    for row, (text, field) in enumerate(rows):
+        grid.addWidget(field, row, 1)
+        if text:
+            label = QLabel(text)
+            label.setBuddy(field)
+            # Beside the first line of a field that has several.
+            label.setFixedHeight((field.focusProxy() or field).sizeHint().height())
+            grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignTop)
+    return grid
 
 
 def _optional_number(without: str, least: float, most: float, step: float, decimals: int) -> QgsDoubleSpinBox:

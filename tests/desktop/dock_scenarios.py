@@ -135,12 +135,16 @@ def no_engine(desk):
 
 
 def quit_while_running(desk):
-    """QGIS is closed in a run."""
+    """QGIS is closed in a run, as its menu does."""
     yield from _ready(desk)
     yield from _running(desk)
-    desk.report["engine_pid"] = desk.engine_pid()
-    # The test times how long QGIS takes to end after this.
-    desk.report["quit_at"] = time.time()
+    desk.report |= {"engine_pid": desk.engine_pid(), "quit_at": time.time()}
+
+
+def quit_rudely(desk):
+    """QGIS ends in a run, without a question, as when the session of the desktop ends."""
+    yield from quit_while_running(desk)
+    desk.quits_rudely = True
 
 
 def nothing_found(desk):

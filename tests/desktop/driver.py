@@ -4,6 +4,7 @@ A scenario is a generator function that is given a `Desk`. What it yields is a c
 and QGIS's own event loop runs meanwhile. Mouse and keys go through Qt's events to real widgets.
 """
 
+import faulthandler
 import json
 import os
 import runpy
@@ -12,9 +13,9 @@ import traceback
 from pathlib import Path
 
 from qgis.core import QgsProject, QgsRasterLayer
-from qgis.PyQt.QtCore import QPoint, Qt, QTimer
+from qgis.PyQt.QtCore import QMetaObject, QPoint, Qt, QTimer
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QLabel, QWidget
+from qgis.PyQt.QtWidgets import QApplication, QLabel, QMessageBox, QWidget
 from qgis.utils import iface, plugins
 
 FOLDER = Path(os.environ["RS4D_DESK_FOLDER"])
@@ -26,7 +27,8 @@ class Desk:
     """The desktop, as a scenario handles it."""
 
     def __init__(self):
-        self.report = {"passed": [], "slowest_ms": 0.0}
+        self.report = {"slowest_ms": 0.0}
+        self.quits_rudely = False
         self.iface, self.canvas, self.project = iface, iface.mapCanvas(), QgsProject.instance()
 
     @property
@@ -91,10 +93,6 @@ class Desk:
         process = engine_client()._process
         return None if process is None or not process.alive() else process.pid
 
-    def passed(self, what):
-        """Note that the scenario came this far."""
-        self.report["passed"].append(what)
-
 
 class _Player:
     """Plays a scenario step by step from a timer, and measures how long the event loop was ever held up."""
@@ -129,8 +127,10 @@ class _Player:
     def _end(self):
         self._timer.stop()
         write_report(self.desk.report)
-        if not self.desk.report.get("exits_by_itself"):
-            quit_qgis()
+        if self.desk.quits_rudely:
+            QMetaObject.invokeMethod(QApplication.instance(), "quit", Qt.ConnectionType.QueuedConnection)
+        else:
+            self._quitter = _Quitter()
 
 
 def write_report(report):
@@ -138,10 +138,35 @@ def write_report(report):
     (FOLDER / "report.json").write_text(json.dumps(report))
 
 
-def quit_qgis():
-    """As a user would, with nothing to save."""
-    QgsProject.instance().clear()
-    iface.actionExit().trigger()
+class _Quitter:
+    """Closes QGIS as a user would: notes what it asks, agrees, and closes it again where it then stays open."""
+
+    def __init__(self):
+        faulthandler.dump_traceback_later(60, file=(FOLDER / "hangs.txt").open("w"))
+        self._asked = []
+        self._quiet = 0
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._look)
+        self._timer.start(200)
+        self._close()
+
+    def _close(self):
+        # Not called from here: Python's lock would be held until QGIS has ended, and no other thread could end.
+        QMetaObject.invokeMethod(iface.actionExit(), "trigger", Qt.ConnectionType.QueuedConnection)
+
+    def _look(self):
+        box = QApplication.activeModalWidget()
+        self._quiet = self._quiet + 1 if box is None else 0
+        if self._quiet == 10:
+            self._quiet = 0
+            self._close()
+        if not isinstance(box, QMessageBox):
+            return
+        self._asked.append(f"{box.windowTitle()}: {box.text()}")
+        (FOLDER / "asked.json").write_text(json.dumps(self._asked))
+        for answer in (QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.Discard):
+            if box.button(answer) is not None:
+                QMetaObject.invokeMethod(box.button(answer), "click", Qt.ConnectionType.QueuedConnection)
 
 
 def play(scenario):
