@@ -40,7 +40,7 @@ def choose_device(wanted: str = "auto") -> Device:
     if kind != "cuda" or (number and not number.isdigit()):
         raise OptionError(f"unknown device {wanted!r}: use auto, cpu, cuda or cuda:N")
     if int(number or 0) >= count:
-        raise OptionError(f"device {wanted!r} is not available ({count} CUDA GPUs found): use --device auto or cpu")
+        raise OptionError(f"device {wanted!r} is not available ({count} CUDA GPUs found): use auto or cpu")
     return Device(f"cuda:{int(number or 0)}", "asked for")
 
 

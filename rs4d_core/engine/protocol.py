@@ -71,7 +71,8 @@ def parse(line: bytes) -> Request | Notification:
         raise ProtocolError(INVALID_REQUEST, 'a message has "jsonrpc": "2.0"', known_id)
     if "id" in message and known_id is None:
         raise ProtocolError(INVALID_REQUEST, "an id is a whole number or a text")
-    method, params = message.get("method"), message.get("params", {})
+    method, params = message.get("method"), message.get("params")
+    params = {} if params is None else params
     if not isinstance(method, str):
         raise ProtocolError(INVALID_REQUEST, "a message names its method", known_id)
     if not isinstance(params, dict):

@@ -93,6 +93,7 @@ class Server:
         for job in list(self._jobs.values()):
             job.cancel()
         wait_for([worker.submit(lambda: None) for worker in (self._work, self._greeter)], LAST_WORK_S)
+        self._methods.leave_nothing_behind()
         if farewell is not None:
             self._outbox.put(farewell)
         self._outbox.drain(LAST_WORDS_S)
@@ -150,6 +151,13 @@ class _Methods:
 
             self._models = self._models or ModelCache()
         return lambda job: methods.METHODS[name](job, self._models)
+
+    def leave_nothing_behind(self) -> None:
+        """No half-written files, should one of the methods still be writing."""
+        if self._models is not None:
+            from rs4d_core.scenes.writers.replacement import clear_all
+
+            clear_all()
 
 
 def _take_over_stdio() -> tuple[BufferedReader, int]:

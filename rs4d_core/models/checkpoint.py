@@ -189,7 +189,7 @@ def default_model_path() -> Path:
         path = folder / "resources" / "models" / _DEFAULT_MODEL
         if path.is_file():
             return path
-    raise ModelFileError(f"the default model {_DEFAULT_MODEL} is not installed: name a model file with --model")
+    raise ModelFileError(f"the default model {_DEFAULT_MODEL} is not installed: name a model file")
 
 
 def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.dtype = torch.float32) -> None:
@@ -277,7 +277,7 @@ def load_weights_that_fit(path: Path, segmenter: Segmenter) -> list[str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not os.path.isfile(path):  # Path.is_file raises for names that are too long, and in closed folders
-        raise ModelFileError(f"there is no model file {path}: check the path, or leave --model out for the default")
+        raise ModelFileError(f"there is no model file {path}: check the path, or take the default model")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
@@ -285,7 +285,7 @@ def _opened(path: Path) -> Iterator[Any]:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(
-            f"{path} is not a model file, or is truncated ({error}): get it anew, or name another with --model"
+            f"{path} is not a model file, or is truncated ({error}): get it anew, or name another"
         ) from error
 
 

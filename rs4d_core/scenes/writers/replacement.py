@@ -18,6 +18,8 @@ from rs4d_core.errors import OutputError
 # has given the space of that transaction back by then.
 FULL_BYTES = 16 << 20
 
+_open: set["Replacement"] = set()
+
 
 class Replacement:
     """Temporary files beside `path`, one of which takes its place in the end.
@@ -46,6 +48,7 @@ class Replacement:
             ) from error
         os.close(handle)
         self._reserved = Path(name)
+        _open.add(self)
 
     def part(self, suffix: str) -> Path:
         """The name of a temporary file with this ending."""
@@ -65,6 +68,14 @@ class Replacement:
             if file.name.startswith(self._reserved.name):
                 with suppress(FileNotFoundError):
                     file.unlink()
+        _open.discard(self)
+
+
+def clear_all() -> None:
+    """Remove the temporary files of all work in this process: for one that must end now, whatever it is at."""
+    for replacement in list(_open):
+        with suppress(OSError):
+            replacement.clear()
 
 
 @contextmanager
