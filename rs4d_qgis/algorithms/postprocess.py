@@ -81,12 +81,12 @@ class PostprocessAlgorithm(EngineAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber(
-                self.SCORE, tr("Least score"), NUMBER_DOUBLE, defaultValue=0.0, minValue=0.0, maxValue=1.0
+                self.SCORE, tr("Least score (0: all)"), NUMBER_DOUBLE, defaultValue=0.0, minValue=0.0, maxValue=1.0
             ),
             tr("From 0 to 1. What has no score stays. 0 keeps all."),
         )
         self.add(
-            QgsProcessingParameterString(self.CLASSES, tr("Classes"), optional=True),
+            QgsProcessingParameterString(self.CLASSES, tr("Classes to keep, such as: building, ship"), optional=True),
             tr("Names of the classes to keep, with commas between them. Without it, all of them."),
         )
         self.add(

@@ -93,7 +93,7 @@ class RunSink:
         options = QgsVectorFileWriter.SaveVectorOptions()
         options.driverName, options.layerName = "GPKG", "instances"
         error = QgsVectorFileWriter.writeAsVectorFormatV3(layer, path, self._context.transformContext(), options)
-        return path if error[0] == QgsVectorFileWriter.NoError else None
+        return path if error[0] == QgsVectorFileWriter.WriterError.NoError else None
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Keeps the record of the run beside its polygons, where the file can hold it. To be called when closed."""

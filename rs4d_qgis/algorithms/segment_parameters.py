@@ -63,15 +63,19 @@ class SegmentParameters(EngineAlgorithm):
             tr("Only this part of the layer is looked at, in any CRS. Without it, all of the layer."),
         )
         self.add(
-            QgsProcessingParameterFeatureSource(self.AREA, tr("Area"), [SOURCE_POLYGON], optional=True),
+            QgsProcessingParameterFeatureSource(
+                self.AREA, tr("Look only inside these polygons"), [SOURCE_POLYGON], optional=True
+            ),
             tr("Only what lies inside these polygons is kept; the rest is not even looked at. In any CRS."),
         )
         self.add(
-            QgsProcessingParameterFile(self.MODEL, tr("Model"), extension="safetensors", optional=True),
+            QgsProcessingParameterFile(self.MODEL, tr("Model file"), extension="safetensors", optional=True),
             tr("A model file of RS4D. Without it, the one that comes with the engine."),
         )
         self.add(
-            QgsProcessingParameterString(self.CLASSES, tr("Classes"), optional=True),
+            QgsProcessingParameterString(
+                self.CLASSES, tr("Classes to look for, such as: building, ship"), optional=True
+            ),
             tr(
                 "What to look for: names of the model's classes, with commas between them, such as: building, ship. "
                 "Without it, all of them."
@@ -79,7 +83,12 @@ class SegmentParameters(EngineAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber(
-                self.SCORE, tr("Least score"), NUMBER_DOUBLE, defaultValue=0.0, minValue=0.0, maxValue=1.0
+                self.SCORE,
+                tr("Least score (0: the model's own)"),
+                NUMBER_DOUBLE,
+                defaultValue=0.0,
+                minValue=0.0,
+                maxValue=1.0,
             ),
             tr(
                 "From 0 to 1: a higher one gives fewer and surer objects. 0 leaves it to the model, which has a score "
@@ -195,7 +204,7 @@ class SegmentParameters(EngineAlgorithm):
             "device": self.parameterAsString(parameters, self.DEVICE, context).strip() or None,
         }
         if parameters.get(self.RESOLUTION) is not None:
-            options["resolution_m"] = self.parameterAsDouble(parameters, self.RESOLUTION, context)
+            options["resolution_m"] = self.parameterAsDouble(parameters, self.RESOLUTION, context) or None
         if parameters.get(self.EXTENT) is not None:
             extent = self.parameterAsExtent(parameters, self.EXTENT, context)
             if not extent.isNull():
@@ -212,6 +221,7 @@ class SegmentParameters(EngineAlgorithm):
         return options
 
     def _integer(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> int | None:
+        """A number that may be left open; 0 stands for that too."""
         if parameters.get(name) is None:
             return None
-        return self.parameterAsInt(parameters, name, context)
+        return self.parameterAsInt(parameters, name, context) or None

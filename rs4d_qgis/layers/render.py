@@ -173,14 +173,10 @@ class Rendering:
     def _write_picture(
         self, grid: Grid, path: Path, feedback: QgsRasterBlockFeedback, tell: Callable[[float], None]
     ) -> list[str]:
-        dataset = gdal.GetDriverByName("GTiff").Create(
-            str(path), grid.width, grid.height, 4, gdal.GDT_Byte, [*_CREATION, "PHOTOMETRIC=RGB", "ALPHA=YES"]
-        )
-        if dataset is None:
-            raise RenderError(tr("{} cannot be written: {}").format(path, gdal.GetLastErrorMsg()))
+        dataset = _new_picture(path, grid.width, grid.height)
         dataset.SetGeoTransform([grid.west, grid.across, 0.0, grid.north, 0.0, -grid.down])
         dataset.SetProjection(_wkt(self._crs))
-        blocks = grid.parts(BLOCK_PX)
+        blocks = grid.parts(min(BLOCK_PX, self._provider.stepWidth(), self._provider.stepHeight()))
         tiles = missing = 0
         for done, part in enumerate(blocks):
             picture = self._picture(grid, part, feedback)
@@ -277,12 +273,26 @@ def copy_from_memory(source: str, path: Path, feedback: QgsFeedback, tell: Calla
         tell(fraction)
         return 0 if feedback.isCanceled() else 1
 
-    made = gdal.Translate(str(path), source, format="GTiff", creationOptions=_CREATION[:2], callback=told)
+    try:
+        made = gdal.Translate(str(path), source, format="GTiff", creationOptions=_CREATION[:2], callback=told)
+    except RuntimeError:  # where another plugin has switched GDAL to exceptions
+        made = None
     if feedback.isCanceled():
         raise RenderCancelled
     if made is None:
         raise RenderError(tr("{} cannot be copied to a file: {}").format(source, gdal.GetLastErrorMsg()))
     made.FlushCache()
+
+
+def _new_picture(path: Path, width: int, height: int) -> gdal.Dataset:
+    options = [*_CREATION, "PHOTOMETRIC=RGB", "ALPHA=YES"]
+    try:
+        dataset = gdal.GetDriverByName("GTiff").Create(str(path), width, height, 4, gdal.GDT_Byte, options)
+    except RuntimeError:
+        dataset = None
+    if dataset is None:
+        raise RenderError(tr("{} cannot be written: {}").format(path, gdal.GetLastErrorMsg()))
+    return dataset
 
 
 def _cells(width: int, height: int) -> list[tuple[int, int, int, int]]:
@@ -297,10 +307,13 @@ def _is_empty(picture: QImage, cell: tuple[int, int, int, int]) -> bool:
 
 def _write_block(dataset: gdal.Dataset, part: tuple[int, int, int, int], picture: QImage) -> None:
     col, row, width, height = part
-    failed = dataset.WriteRaster(
-        col, row, width, height, _bytes(picture), width, height, gdal.GDT_Byte, [1, 2, 3, 4],
-        buf_pixel_space=4, buf_line_space=picture.bytesPerLine(), buf_band_space=1,
-    )  # fmt: skip
+    try:
+        failed = dataset.WriteRaster(
+            col, row, width, height, _bytes(picture), width, height, gdal.GDT_Byte, [1, 2, 3, 4],
+            buf_pixel_space=4, buf_line_space=picture.bytesPerLine(), buf_band_space=1,
+        )  # fmt: skip
+    except RuntimeError:
+        failed = True
     if failed:
         raise RenderError(tr("The temporary picture cannot be written: {}").format(gdal.GetLastErrorMsg()))
 

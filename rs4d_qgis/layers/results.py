@@ -40,7 +40,7 @@ FIELDS = {
 PENDING, ACCEPTED, REJECTED = STATUSES = ("pending", "accepted", "rejected")
 
 # Scores are to be read where single objects are, and would hide them further out.
-LABELS_FROM_SCALE = 2500.0
+LABELS_FROM_SCALE = 1000.0
 OTHER_COLOR = "#808080"
 _FILL_OPACITY = 0.25
 _OUTLINE_MM = 0.5

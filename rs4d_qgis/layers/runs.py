@@ -57,7 +57,7 @@ def write_runs(path: Path, records: list[dict[str, Any]]) -> str | None:
     options.driverName = "GPKG"
     options.layerName = RUNS_TABLE
     if path.exists():
-        options.actionOnExistingFile = QgsVectorFileWriter.CreateOrOverwriteLayer
+        options.actionOnExistingFile = QgsVectorFileWriter.ActionOnExistingFile.CreateOrOverwriteLayer
     writer = QgsVectorFileWriter.create(
         str(path), fields, NO_GEOMETRY, QgsCoordinateReferenceSystem(), QgsCoordinateTransformContext(), options
     )

@@ -48,7 +48,7 @@ def local_file(layer: QgsRasterLayer) -> str | None:
     if layer.providerType() != "gdal" or is_in_memory(layer):
         return None
     source = layer.source().split(_OPTION_MARK)[0]
-    dataset = gdal.OpenEx(source, gdal.OF_RASTER, open_options=_open_options(layer))
+    dataset = _opened(source, _open_options(layer))
     if dataset is None or dataset.GetDriver().ShortName in _SERVICES:
         return None
     return source
@@ -71,7 +71,7 @@ def scene_source(layer: QgsRasterLayer, folder: Path) -> SceneSource | None:
     if source is None:
         return None
     options = _open_options(layer)
-    dataset = gdal.OpenEx(source, gdal.OF_RASTER, open_options=options)
+    dataset = _opened(source, options)
     notes: list[str] = []
     changes = _set_in_qgis(layer, dataset, notes)
     vrt = folder / "scene.vrt"
@@ -88,6 +88,13 @@ def scene_source(layer: QgsRasterLayer, folder: Path) -> SceneSource | None:
         return SceneSource(os.path.abspath(source) if os.path.exists(source) else source, False)
     made.FlushCache()
     return SceneSource(str(vrt), True, tuple(notes))
+
+
+def _opened(source: str, options: list[str]) -> gdal.Dataset | None:
+    try:
+        return gdal.OpenEx(source, gdal.OF_RASTER, open_options=options)
+    except RuntimeError:  # where another plugin has switched GDAL to exceptions
+        return None
 
 
 def _open_options(layer: QgsRasterLayer) -> list[str]:

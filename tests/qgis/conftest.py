@@ -29,14 +29,14 @@ from pathlib import Path
 from small_model import write_untrained_model
 write_untrained_model(Path(sys.argv[1]))
 """
-# A scene as `rs4d_core.datasets.synthetic` generates it: seed, width, height, metres a pixel; CRS; transform.
-_SCENE = """
+# Scenes as `rs4d_core.datasets.synthetic` generates them. Each: path; seed, width, height, metres a pixel; CRS; transform.
+_SCENES = """
 import json, sys
 from pathlib import Path
 from affine import Affine
 from rs4d_core.datasets.synthetic import generate_scene, write_scene
-path, size, crs, transform = sys.argv[1], *map(json.loads, sys.argv[2:])
-write_scene(generate_scene(*size), Path(path), crs, transform and Affine(*transform))
+for path, size, crs, transform in json.load(sys.stdin):
+    write_scene(generate_scene(*size), Path(path), crs, Affine(*transform))
 """
 
 
@@ -62,19 +62,18 @@ def untrained_model(tmp_path_factory) -> Path:
     return path
 
 
-def write_generated_scene(
-    path: Path, width: int, height: int, resolution_m: float, crs: str, transform: tuple[float, ...], seed: int = 7
-) -> Path:
-    """A generated GeoTIFF; `transform` is that of rasterio: a, b, c, d, e, f."""
-    run_engine_python(_SCENE, path, *map(json.dumps, ([seed, width, height, resolution_m], crs, transform)))
-    return path
+def write_generated_scenes(scenes: list[tuple[Path, tuple, str, tuple]]) -> None:
+    """GeoTIFFs, each of: its path; (seed, width, height, metres a pixel); CRS; transform a, b, c, d, e, f."""
+    run_engine_python(_SCENES, stdin=json.dumps([(str(path), *rest) for path, *rest in scenes]))
 
 
 @pytest.fixture(scope="session")
 def utm_scene(tmp_path_factory) -> Path:
     """A generated scene of 320 x 256 pixels of 0.5 m, in EPSG:32631."""
     path = tmp_path_factory.mktemp("utm") / "scene.tif"
-    return write_generated_scene(path, 320, 256, 0.5, "EPSG:32631", (0.5, 0.0, 440_000.0, 0.0, -0.5, 4_640_000.0))
+    place = (0.5, 0.0, 440_000.0, 0.0, -0.5, 4_640_000.0)
+    write_generated_scenes([(path, (7, 320, 256, 0.5), "EPSG:32631", place)])
+    return path
 
 
 @pytest.fixture(scope="session")

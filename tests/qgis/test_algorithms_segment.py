@@ -250,7 +250,7 @@ def test_a_loaded_result_is_styled_grouped_and_knows_its_run(utm_scene, segment,
         layer = project.mapLayer(results["OUTPUT"])
         categories = {c.value(): c.symbol().symbolLayer(0).strokeColor().name() for c in layer.renderer().categories()}
         assert categories["ship"] == "#e41a1c"
-        assert layer.labeling().settings().minimumScale == 2500
+        assert layer.labeling().settings().minimumScale == 1000
         group = project.layerTreeRoot().findLayer(layer.id()).parent()
         assert group.name().startswith("scene, ")
         assert layer.metadata().identifier() == results["RUN"]

@@ -1,12 +1,22 @@
 """Layers that are no files, as the engine gets them."""
 
+import time
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_place, write_generated_scene
+from conftest import assert_same_place, write_generated_scenes
 from map_server import HALF_WORLD, MapServer
 from osgeo import gdal
-from qgis.core import QgsFeedback, QgsRasterLayer, QgsRectangle
+from qgis.core import (
+    QgsApplication,
+    QgsFeedback,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+)
 
 from rs4d_qgis.layers.render import RenderCancelled, RenderError, Rendering, choose_offered
 from rs4d_qgis.layers.source import ground_resolution_m
@@ -23,7 +33,9 @@ def web_scene(tmp_path_factory) -> Path:
     """Two by two tiles of zoom 18, near the equator."""
     corner = LEFT * TILE - HALF_WORLD, HALF_WORLD - TOP * TILE
     path = tmp_path_factory.mktemp("web") / "scene.tif"
-    return write_generated_scene(path, 512, 512, 0.6, "EPSG:3857", (PIXEL, 0.0, corner[0], 0.0, -PIXEL, corner[1]))
+    place = (PIXEL, 0.0, corner[0], 0.0, -PIXEL, corner[1])
+    write_generated_scenes([(path, (7, 512, 512, 0.6), "EPSG:3857", place)])
+    return path
 
 
 @pytest.fixture
@@ -56,6 +68,29 @@ def test_xyz_tiles_give_the_polygons_of_the_file_they_were_cut_from(server, web_
     assert_same_place(fetched, direct, 0.9999)
     assert "terms" in fetched.told
     assert {path.split("/")[1] for path in server.asked} == {str(ZOOM)}
+
+
+def test_tiles_are_fetched_in_the_background(server, web_scene, segment, untrained_model, qgis_app):
+    """As the dialog and the panel run it: on a thread of the task manager, while the main thread handles events."""
+    context, feedback, ended = QgsProcessingContext(), QgsProcessingFeedback(False), []
+    context.setProject(QgsProject.instance())
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("rs4d:segment")
+    parameters = {
+        "INPUT": xyz_layer(server),
+        "MODEL": str(untrained_model),
+        "EXTENT": extent_of(web_scene),
+        "OUTPUT": "TEMPORARY_OUTPUT",
+    }
+    task = QgsProcessingAlgRunnerTask(algorithm, parameters, context, feedback)
+    task.executed.connect(lambda ok, results: ended.append((ok, results)))
+    QgsApplication.taskManager().addTask(task)
+    until = time.monotonic() + 60
+    while not ended and time.monotonic() < until:
+        qgis_app.processEvents()
+        time.sleep(0.01)
+    ((ok, results),) = ended
+    assert ok, feedback.textLog()
+    assert results["INSTANCES"] == segment(str(web_scene)).results["INSTANCES"] > 0
 
 
 def test_a_part_of_an_xyz_layer(server, web_scene, segment):

@@ -74,7 +74,7 @@ def test_scores_are_labels_at_close_zoom_only(layer):
     labels = layer.labeling().settings()
     assert layer.labelsEnabled()
     assert labels.scaleVisibility
-    assert labels.minimumScale == 2500
+    assert labels.minimumScale == 1000
     context = QgsExpressionContext()
     context.setFeature(next(layer.getFeatures()))
     assert labels.getLabelExpression().evaluate(context) == "0.88"

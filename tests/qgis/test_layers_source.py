@@ -1,11 +1,12 @@
 """Raster layers in files: read in place, in the right place."""
 
+import json
 import math
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import run_engine_python, write_generated_scene
+from conftest import run_engine_python, write_generated_scenes
 from osgeo import gdal, osr
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -30,17 +31,24 @@ PLACES = {
     "feet": ("EPSG:2263", (1.6, 0.0, 990_000.0, 0.0, -1.6, 210_000.0)),
     "rotated": ("EPSG:32631", (0.43, 0.25, 440_000.0, 0.25, -0.43, 4_640_000.0)),
 }
-_ENGINE_RESOLUTION = """
-import sys
+_ENGINE_RESOLUTIONS = """
+import json, sys
 from rs4d_core.scenes.reader import Scene
-print(Scene.open(sys.argv[1]).resolution_m)
+print(json.dumps([Scene.open(path).resolution_m for path in sys.argv[1:]]))
 """
 
 
-@pytest.fixture(scope="module", params=PLACES)
-def placed_scene(request, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp(request.param) / "scene.tif"
-    return write_generated_scene(path, 320, 256, 0.5, *PLACES[request.param])
+@pytest.fixture(scope="module")
+def placed_scenes(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("placed")
+    paths = {name: folder / f"{name}.tif" for name in PLACES}
+    write_generated_scenes([(paths[name], (7, 320, 256, 0.5), *place) for name, place in PLACES.items()])
+    return paths
+
+
+@pytest.fixture(params=PLACES)
+def placed_scene(request, placed_scenes) -> Path:
+    return placed_scenes[request.param]
 
 
 def raster(source: object) -> QgsRasterLayer:
@@ -69,11 +77,12 @@ def test_polygons_lie_on_the_scene_in_any_crs(placed_scene, segment):
     assert all(0 < area < 320 * 256 * 0.25 for area, _ in areas)
 
 
-def test_the_resolution_is_the_engine_s(placed_scene, qgis_app):
-    engines = float(run_engine_python(_ENGINE_RESOLUTION, placed_scene))
-    # QGIS shows a turned raster on an upright grid, whose pixels are a little different.
-    tolerance = 0.15 if "rotated" in str(placed_scene) else 1e-3
-    assert ground_resolution_m(raster(placed_scene)) == pytest.approx(engines, rel=tolerance)
+def test_the_resolution_is_the_engine_s(placed_scenes, qgis_app):
+    engines = json.loads(run_engine_python(_ENGINE_RESOLUTIONS, *placed_scenes.values()))
+    for (name, path), engine_m in zip(placed_scenes.items(), engines, strict=True):
+        # QGIS shows a turned raster on an upright grid, whose pixels are a little different.
+        tolerance = 0.15 if name == "rotated" else 1e-3
+        assert ground_resolution_m(raster(path)) == pytest.approx(engine_m, rel=tolerance)
 
 
 def test_the_resolution_is_that_of_the_extent(qgis_app, tmp_path):
