@@ -113,6 +113,13 @@ class EvaluateAlgorithm(EngineAlgorithm):
         ):
             self.addOutput(QgsProcessingOutputNumber(name, title))
 
+    def checkParameterValues(self, parameters: dict[str, Any], context: QgsProcessingContext) -> tuple[bool, str]:
+        ok, reason = super().checkParameterValues(parameters, context)
+        if ok and parameters[self.PREDICTED] == parameters[self.REFERENCE]:
+            # What the dialog offers first, where the project has one layer of polygons.
+            return False, tr("Predicted and reference polygons are the same layer: choose another reference")
+        return ok, reason
+
     def processAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:

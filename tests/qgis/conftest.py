@@ -29,7 +29,7 @@ from pathlib import Path
 from small_model import write_untrained_model
 write_untrained_model(Path(sys.argv[1]))
 """
-# Scenes as `rs4d_core.datasets.synthetic` generates them. Each: path; seed, width, height, metres a pixel; CRS; transform.
+# Generated scenes, each: path; seed, width, height, metres a pixel; CRS; transform.
 _SCENES = """
 import json, sys
 from pathlib import Path

@@ -1,6 +1,8 @@
 """A web service of maps on this machine: XYZ tiles and WMS, of one raster file."""
 
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -39,11 +41,13 @@ class MapServer:
         url: of the server.
         asked: the tiles and maps that were asked for, as paths.
         refused: tiles (z, x, y) that it answers with an error.
+        delay_s: how long it takes for a picture.
     """
 
     def __init__(self, raster: Path) -> None:
         self.asked: list[str] = []
         self.refused: set[tuple[int, int, int]] = set()
+        self.delay_s = 0.0
         self._raster = raster
         self._lock = threading.Lock()
         dataset = gdal.Open(str(raster))
@@ -82,6 +86,7 @@ class MapServer:
         if query.get("REQUEST") == "GetCapabilities":
             return self._send(handler, "text/xml", _CAPABILITIES.format(*self._bounds, url=f"{self.url}/wms?").encode())
         self.asked.append(handler.path)
+        time.sleep(self.delay_s)
         if query.get("REQUEST") == "GetMap":
             west, south, east, north = map(float, query["BBOX"].split(","))
             width, height = int(query["WIDTH"]), int(query["HEIGHT"])
@@ -119,4 +124,5 @@ class MapServer:
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(body)
+        with suppress(ConnectionError):  # the client has given up
+            handler.wfile.write(body)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import run_processing
 from qgis.core import (
+    QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsFeature,
     QgsGeometry,
     QgsPointXY,
+    QgsProcessingContext,
     QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
     QgsProcessingUtils,
@@ -140,6 +142,13 @@ def test_a_layer_that_cannot_be_compared_is_called_by_its_name(harbour):
     _, ok, _ = run_processing("rs4d:evaluate", {"PREDICTED": harbour, "REFERENCE": nameless}, feedback)
     assert not ok
     assert "“truth”: no CRS" in feedback.textLog()
+
+
+def test_a_layer_is_not_compared_with_itself(harbour):
+    algorithm = QgsApplication.processingRegistry().algorithmById("rs4d:evaluate")
+    ok, reason = algorithm.checkParameterValues({"PREDICTED": harbour, "REFERENCE": harbour}, QgsProcessingContext())
+    assert not ok
+    assert "same layer" in reason
 
 
 def test_cleaning_cuts_by_score_class_and_area(harbour):

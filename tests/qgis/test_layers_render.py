@@ -70,27 +70,55 @@ def test_xyz_tiles_give_the_polygons_of_the_file_they_were_cut_from(server, web_
     assert {path.split("/")[1] for path in server.asked} == {str(ZOOM)}
 
 
-def test_tiles_are_fetched_in_the_background(server, web_scene, segment, untrained_model, qgis_app):
-    """As the dialog and the panel run it: on a thread of the task manager, while the main thread handles events."""
-    context, feedback, ended = QgsProcessingContext(), QgsProcessingFeedback(False), []
-    context.setProject(QgsProject.instance())
-    algorithm = QgsApplication.processingRegistry().createAlgorithmById("rs4d:segment")
-    parameters = {
-        "INPUT": xyz_layer(server),
-        "MODEL": str(untrained_model),
-        "EXTENT": extent_of(web_scene),
-        "OUTPUT": "TEMPORARY_OUTPUT",
-    }
-    task = QgsProcessingAlgRunnerTask(algorithm, parameters, context, feedback)
-    task.executed.connect(lambda ok, results: ended.append((ok, results)))
-    QgsApplication.taskManager().addTask(task)
-    until = time.monotonic() + 60
-    while not ended and time.monotonic() < until:
-        qgis_app.processEvents()
-        time.sleep(0.01)
-    ((ok, results),) = ended
+@pytest.fixture
+def in_background(qgis_app, provider, untrained_model):
+    """Runs `rs4d:segment` as dialog and panel do: on a thread of the task manager, while the main thread handles
+    events. Gives whether it came to its end, and its results."""
+
+    def run(layer: QgsRasterLayer, extent: QgsRectangle, feedback: QgsProcessingFeedback, meanwhile=nothing):
+        context, ended = QgsProcessingContext(), []
+        context.setProject(QgsProject.instance())
+        algorithm = QgsApplication.processingRegistry().createAlgorithmById("rs4d:segment")
+        parameters = {
+            "INPUT": layer,
+            "MODEL": str(untrained_model),
+            "EXTENT": extent,
+            "OUTPUT": "TEMPORARY_OUTPUT",
+        }
+        task = QgsProcessingAlgRunnerTask(algorithm, parameters, context, feedback)
+        task.executed.connect(lambda ok, results: ended.append((ok, results)))
+        QgsApplication.taskManager().addTask(task)
+        until = time.monotonic() + 60
+        while not ended and time.monotonic() < until:
+            qgis_app.processEvents()
+            meanwhile()
+            time.sleep(0.01)
+        return ended[0]
+
+    return run
+
+
+def test_tiles_are_fetched_in_the_background(server, web_scene, segment, in_background):
+    feedback = QgsProcessingFeedback(False)
+    ok, results = in_background(xyz_layer(server), extent_of(web_scene), feedback)
     assert ok, feedback.textLog()
     assert results["INSTANCES"] == segment(str(web_scene)).results["INSTANCES"] > 0
+
+
+@pytest.mark.parametrize("kind", ["xyz", "wms"])
+def test_a_slow_server_is_not_waited_for_once_cancelled(server, web_scene, in_background, kind):
+    layer = QgsRasterLayer(getattr(server, f"{kind}_uri"), "slow", "wms")
+    server.delay_s = 8.0
+    feedback, cancelled_at = QgsProcessingFeedback(False), []
+
+    def cancel():
+        if server.asked and not cancelled_at:
+            cancelled_at.append(time.monotonic())
+            feedback.cancel()
+
+    ok, _ = in_background(layer, extent_of(web_scene), feedback, cancel)
+    assert not ok
+    assert time.monotonic() - cancelled_at[0] < 2.0
 
 
 def test_a_part_of_an_xyz_layer(server, web_scene, segment):
