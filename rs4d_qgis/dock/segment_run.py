@@ -24,6 +24,7 @@ from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import RunState
 from rs4d_qgis.dock.zone import POLYGONS, WHOLE
 from rs4d_qgis.layers.live import LiveLayer
+from rs4d_qgis.layers.no_crs import forget_undefined_crs
 from rs4d_qgis.layers.results import add_to_group, set_provenance, style_result
 from rs4d_qgis.translation import tr
 
@@ -187,6 +188,7 @@ class SegmentRun(QObject):
         if self._same_project:
             self._take_live_away()
             if layer is not None:
+                forget_undefined_crs(layer)
                 style_result(layer, self._colors_of(layer))
                 set_provenance(layer, self._record())
                 group = add_to_group(layer, self._name)
