@@ -36,7 +36,7 @@ from rs4d_qgis.engine.errors import EngineNotFound
 from rs4d_qgis.engine.locate import checkout_folder, locate_engine, managed_folder
 from rs4d_qgis.engine.proxy import proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import Python, find_pythons, probe
-from rs4d_qgis.engine.setup_plan import CPU, GPU, INDEX, SIZE_GB, SetupOptions, plan
+from rs4d_qgis.engine.setup_plan import LEAST_GB, MOST_GB, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import set_up
 from rs4d_qgis.engine.tasks import EngineTask
 from rs4d_qgis.translation import tr
@@ -93,7 +93,11 @@ class SetupDialog(QDialog):
         self._folder = QLineEdit(str(managed_folder()))
         self._folder.setReadOnly(True)
         self._folder.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
-        self._python, self._package, self._build = _combo(), _combo(), _combo()
+        self._python, self._package = _combo(), _combo()
+        self._torch_index = QLineEdit()
+        self._torch_index.setPlaceholderText(
+            tr("empty: as pip finds it; else the address of an index, as PyTorch's site names them")
+        )
         self._package_file = QgsFileWidget()
         self._wheels = QgsFileWidget()
         self._wheels.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
@@ -127,7 +131,7 @@ class SetupDialog(QDialog):
         form.addRow(tr("Folder"), self._folder)
         form.addRow(tr("Made with"), self._python)
         form.addRow(tr("Installed"), package)
-        form.addRow("PyTorch", self._build)
+        form.addRow(tr("PyTorch from"), self._torch_index)
         form.addRow(tr("Without internet"), self._wheels)
         form.addRow(tr("Proxy"), self._proxy)
         layout = QVBoxLayout(self)
@@ -143,7 +147,7 @@ class SetupDialog(QDialog):
         self._fill()
         self._python.activated.connect(self._python_chosen)
         self._package.currentIndexChanged.connect(self._package_chosen)
-        for changed in (self._package_file.fileChanged, self._wheels.fileChanged, self._build.currentIndexChanged):
+        for changed in (self._package_file.fileChanged, self._wheels.fileChanged, self._torch_index.textChanged):
             changed.connect(self._show_plan)
         self._clock.timeout.connect(self._tick)
         self._start.clicked.connect(self.start)
@@ -175,7 +179,7 @@ class SetupDialog(QDialog):
             package=package,
             wheels=Path(wheels) if wheels else None,
             constraints=bundled("constraints.txt"),
-            torch=self._build.currentData(),
+            torch_index=self._torch_index.text().strip(),
             system=platform.system(),
         )
 
@@ -224,12 +228,6 @@ class SetupDialog(QDialog):
         self._package.addItem(tr("RS4D {}, downloaded").format(version), f"rs4d=={version}")
         self._package.addItem(tr("a wheel file ..."), _Ask.WHEEL)
         self._package.addItem(tr("a folder with the source ..."), _Ask.SOURCE)
-        self._build.addItem(tr("for the processor (CPU), about {} GB on disk").format(SIZE_GB[CPU]), CPU)
-        if platform.system() != "Darwin":
-            self._build.addItem(tr("for an NVIDIA GPU, about {} GB on disk").format(SIZE_GB[GPU]), GPU)
-            self._build.setCurrentIndex(int(shutil.which("nvidia-smi") is not None))
-            words = tr("whichever pip's own index has, {} to {} GB on disk")
-            self._build.addItem(words.format(SIZE_GB[CPU], SIZE_GB[INDEX]), INDEX)
 
     def _find_pythons(self) -> None:
         self._look(lambda task: find_pythons(task.isCanceled), self._show_pythons)
@@ -293,10 +291,9 @@ class SetupDialog(QDialog):
                 self._status.setText(tr("An earlier set-up was not finished. This one goes on from there."))
             elif environment_python(folder).is_file():
                 self._status.setText(tr("There is an engine already. This brings it up to date, or repairs it."))
-            elif free_gb < SIZE_GB[options.torch]:
-                self._status.setText(
-                    tr("About {} GB are needed, and {:.1f} GB are free.").format(SIZE_GB[options.torch], free_gb)
-                )
+            else:
+                words = tr("It takes {} GB on disk, or {} GB with a PyTorch that brings CUDA.")
+                self._status.setText(words.format(LEAST_GB, MOST_GB))
         self._show_state()
 
     def _missing(self) -> str:
@@ -311,7 +308,7 @@ class SetupDialog(QDialog):
 
     def _show_state(self) -> None:
         running = self._task is not None
-        for widget in (self._python, self._package, self._package_file, self._build, self._wheels):
+        for widget in (self._python, self._package, self._package_file, self._torch_index, self._wheels):
             widget.setEnabled(not running)
         self._start.setEnabled(not running and self.options() is not None)
         self._cancel.setEnabled(running)

@@ -14,13 +14,8 @@ from pathlib import Path
 
 from rs4d_qgis.engine.environment import UNFINISHED, environment_python
 
-# Where PyTorch's own project offers builds that the general package index has not: without and with CUDA.
-_TORCH_BUILDS = "https://download.pytorch.org/whl"
-_CUDA_BUILD = "cu130"
-
-# Which PyTorch: a small one for processors, one with CUDA, or whichever pip's own index has.
-CPU, GPU, INDEX = "cpu", "gpu", "index"
-SIZE_GB = {CPU: 2, GPU: 7, INDEX: 7}
+# Of the environment on disk: with a PyTorch for processors, and with one that brings CUDA.
+LEAST_GB, MOST_GB = 2, 7
 
 # Stands in the mark of an environment that is whole by pip's account but does not work: it is made afresh.
 BROKEN = "broken"
@@ -36,7 +31,8 @@ class SetupOptions:
         package: what pip installs: "rs4d==0.1.0", a wheel, or the folder of a checkout.
         wheels: a folder with all wheels, for machines without internet; None to download.
         constraints: a file that pins the versions; not used with a folder of wheels, which is its own choice.
-        torch: which PyTorch: CPU, GPU or INDEX.
+        torch_index: address of a package index that PyTorch comes from; "" for pip's own, which on Linux has the large
+            build with CUDA. PyTorch's site names one for each build.
         system: as `platform.system()` has it: "Linux", "Windows" or "Darwin".
     """
 
@@ -45,7 +41,7 @@ class SetupOptions:
     package: str
     wheels: Path | None = None
     constraints: Path | None = None
-    torch: str = CPU
+    torch_index: str = ""
     system: str = "Linux"
 
 
@@ -86,13 +82,12 @@ def plan(options: SetupOptions) -> tuple[Step, ...]:
 
 
 def _torch(options: SetupOptions) -> tuple[tuple[str, ...], ...]:
-    """What to give to pip for a PyTorch that is not on its own index; nothing where it needs no command of its own."""
-    version = _pinned_version(options.constraints, "torch")
-    build = {("Linux", CPU): "cpu", ("Windows", GPU): _CUDA_BUILD}.get((options.system, options.torch))
-    if options.wheels is not None or build is None or version is None:
+    """What to give to pip for PyTorch; nothing where it needs no command of its own."""
+    if options.wheels is not None or not options.torch_index:
         return ()
+    version = _pinned_version(options.constraints, "torch")
     # Only this one package comes from there; what it depends on, and all else, from pip's own index.
-    return (("--no-deps", "--index-url", f"{_TORCH_BUILDS}/{build}", f"torch=={version}+{build}"),)
+    return (("--no-deps", "--index-url", options.torch_index, f"torch=={version}" if version else "torch"),)
 
 
 def _engine(options: SetupOptions) -> tuple[str, ...]:

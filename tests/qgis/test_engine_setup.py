@@ -13,7 +13,7 @@ from rs4d_qgis.engine.environment import UNFINISHED, environment_python
 from rs4d_qgis.engine.errors import Cancelled
 from rs4d_qgis.engine.proxy import proxy_url, proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import find_pythons, probe
-from rs4d_qgis.engine.setup_plan import BROKEN, CPU, GPU, INDEX, SetupOptions, plan
+from rs4d_qgis.engine.setup_plan import BROKEN, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import SetupFailed, set_up
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
@@ -51,33 +51,19 @@ def never() -> bool:
 
 def test_the_plan_makes_an_environment_installs_pinned_versions_and_checks(tmp_path):
     python = str(environment_python(tmp_path))
-    make, install, check = (step.command for step in plan(options(tmp_path, torch=INDEX)))
+    make, install, check = (step.command for step in plan(options(tmp_path)))
     assert make == ("/usr/bin/python3", "-I", "-m", "venv", str(tmp_path))
     assert install[:5] == (python, "-I", "-m", "pip", "install")
     assert install[-3:] == ("--constraint", str(CONSTRAINTS), "rs4d==0.1.0")
     assert check == (python, "-I", "-m", "rs4d_core.cli", "doctor")
 
 
-def test_a_machine_without_gpu_gets_the_small_pytorch_and_nothing_else_from_there(tmp_path):
-    _make, torch, engine, _check = (step.command for step in plan(options(tmp_path, torch=CPU, system="Linux")))
-    assert torch[-4:-1] == ("--no-deps", "--index-url", "https://download.pytorch.org/whl/cpu")
-    assert torch[-1].removesuffix("+cpu") in CONSTRAINTS.read_text().splitlines()
+def test_pytorch_and_nothing_else_comes_from_the_index_that_the_user_names(tmp_path):
+    index = "https://wheels.example.org/cpu"
+    _make, torch, engine, _check = (step.command for step in plan(options(tmp_path, torch_index=index)))
+    assert torch[-4:-1] == ("--no-deps", "--index-url", index)
+    assert torch[-1] in CONSTRAINTS.read_text().splitlines()
     assert not any("://" in part for part in engine)
-
-
-@pytest.mark.parametrize(
-    ("system", "torch", "build"),
-    [
-        ("Linux", GPU, None),
-        ("Windows", CPU, None),
-        ("Windows", GPU, "cu130"),
-        ("Darwin", CPU, None),
-        ("Linux", INDEX, None),
-    ],
-)
-def test_pytorch_comes_from_pips_own_index_where_that_has_the_wanted_one(tmp_path, system, torch, build):
-    commands = [step.command for step in plan(options(tmp_path, torch=torch, system=system))]
-    assert [c[-1].partition("+")[2] for c in commands if c[-1].startswith("torch==")] == ([build] if build else [])
 
 
 def test_a_folder_of_wheels_takes_no_index(tmp_path):
@@ -87,7 +73,7 @@ def test_a_folder_of_wheels_takes_no_index(tmp_path):
 
 
 def test_commands_are_shown_as_they_are_typed(tmp_path):
-    step = plan(options(tmp_path / "my profile", torch=INDEX, package="/home/me/my checkout"))[1]
+    step = plan(options(tmp_path / "my profile", package="/home/me/my checkout"))[1]
     assert f"'{tmp_path}/my profile/bin/python' -I -m pip install" in step.text("Linux")
     assert '"/home/me/my checkout"' in step.text("Windows")
 
