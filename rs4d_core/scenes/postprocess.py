@@ -237,11 +237,8 @@ class _Work:
         return frame.set_geometry(geometries, crs=frame.crs)[kept]
 
     def _metres_a_unit(self, geometries: np.ndarray) -> np.ndarray | None:
-        """Of x and y, in the middle of the layer: good enough to tell what touches. None without a CRS."""
-        bounds = shapely.bounds(geometries)
-        half = np.median(bounds[:, 2:] - bounds[:, :2], axis=0) / 2
-        middle = (bounds[:, :2].min(axis=0) + bounds[:, 2:].max(axis=0)) / 2
-        metres = np.array(self._ground.metres_a_unit((*(middle - half), *(middle + half))))
+        """Of x and y, somewhere in the layer: good enough to tell what touches. None where that is unknown."""
+        metres = np.array(self._ground.metres_a_unit(geometries[len(geometries) // 2].bounds))
         return metres if np.isfinite(metres).all() and metres.min() > 0 else None
 
     def _reshaped(self, frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> np.ndarray:
@@ -254,6 +251,8 @@ class _Work:
             after[index] = reshaper.reshape(geometry, pixel_m)
             if index % 100 == 0:
                 self._on_progress(index / len(frame), "shaping outlines")
+        invalid = ~shapely.is_valid(after)
+        after[invalid] = multipolygons(after[invalid])
         return self._without_new_overlaps(frame, before, after)
 
     def _without_new_overlaps(self, frame: gpd.GeoDataFrame, before: np.ndarray, after: np.ndarray) -> np.ndarray:

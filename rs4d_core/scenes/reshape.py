@@ -41,7 +41,7 @@ class Reshaper:
             pixel_m: size of the pixels that the outline stems from; None asks for no right angles.
 
         Returns:
-            The very same object where nothing changes.
+            The very same object where nothing changes. Rounding may leave a new one invalid.
 
         Raises:
             LayerError: the place is none on the ground.
@@ -58,9 +58,7 @@ class Reshaper:
         if all(new is old for new, old in zip(parts, flat.geoms, strict=True)):
             return geometry
         shaped = MultiPolygon(parts)
-        if not shaped.is_valid:
-            return geometry
-        return multipolygons([shapely.transform(shaped, lambda points: points / metres + corner)])[0]
+        return shapely.transform(shaped, lambda points: points / metres + corner) if shaped.is_valid else geometry
 
     def _part(self, part: Polygon, pixel_m: float | None) -> Polygon:
         if pixel_m is not None:
@@ -117,8 +115,8 @@ def _cut_back(
         check()
         i, j = better[number], worse[number]
         smaller = min(before[i].area, before[j].area)
-        shared, was = _shared(shaped[i], shaped[j]), _shared(before[i], before[j])
-        if shared <= was + _ROUNDING * smaller:
+        shared = _shared(shaped[i], shaped[j])
+        if shared <= _ROUNDING * smaller or shared <= (was := _shared(before[i], before[j])) + _ROUNDING * smaller:
             continue
         (cut,) = multipolygons([shapely.difference(shaped[j], shaped[i], grid_size=_GRID_M)])
         (cut,) = multipolygons([cut], REMNANT_SHARE * cut.area)
