@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from io import BufferedReader
 from typing import NoReturn
 
@@ -45,11 +46,11 @@ def serve() -> NoReturn:
             try:
                 server.stop(farewell)
             finally:  # also for a second signal
-                sys.stderr.flush()
+                _log("")
                 os._exit(code)
 
     server = Server(Outbox(stdout, broken=end))
-    print(f"rs4d: engine {rs4d_core.__version__} is listening", file=sys.stderr, flush=True)
+    _log(f"rs4d: engine {rs4d_core.__version__} is listening\n")
     farewell = None
     try:
         farewell = server.listen(stdin)
@@ -130,7 +131,7 @@ class Server:
         except RS4DError as error:
             line = protocol.failure(job.id, protocol.REFUSED, str(error), {"kind": type(error).__name__})
         except Exception as error:  # the engine survives its own faults
-            traceback.print_exc()
+            _log(traceback.format_exc())
             text = f"internal error, please report it: {type(error).__name__}: {error}"
             line = protocol.failure(job.id, protocol.FAULT, text)
         del self._jobs[job.id]
@@ -158,6 +159,12 @@ class _Methods:
             from rs4d_core.scenes.writers.replacement import clear_all
 
             clear_all()
+
+
+def _log(text: str) -> None:
+    with suppress(OSError):  # nobody may be listening
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _take_over_stdio() -> tuple[BufferedReader, int]:

@@ -133,7 +133,7 @@ def test_help_answers_without_the_heavy_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("segment", "evaluate", "export", "info", "doctor"):
+    for command in ("segment", "evaluate", "export", "info", "doctor", "serve"):
         assert command in done.stdout
 
 

@@ -24,6 +24,7 @@ import rs4d_core
 from rs4d_core.cli import main
 from rs4d_core.datasets.synthetic import write_large_scene
 from rs4d_core.engine.protocol import LONGEST_LINE
+from rs4d_core.engine.server import MOST_WAITING
 from rs4d_core.models.checkpoint import file_sha256, load_model, read_card, save_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
@@ -286,6 +287,16 @@ def test_requests_wait_in_line_but_hello_does_not(engine, large_scene, small_sce
     result, before = engine.until(waiting)
     assert not result["result"]["interrupted"]
     assert {message["params"]["id"] for message in before} == {waiting}
+
+
+def test_too_many_requests_are_refused(engine, large_scene, untrained_model):
+    running = engine.send("segment", {"scene": str(large_scene), "model": str(untrained_model)})
+    waiting = [engine.send("evaluate", {"predicted": "nowhere", "reference": "nowhere"}) for _ in range(MOST_WAITING)]
+    one_more = engine.send("evaluate", {"predicted": "nowhere", "reference": "nowhere"})
+    assert code_of(engine.until(one_more)[0]) == -32000
+    engine.notify("cancel", {"id": running})
+    engine.until(running)
+    assert [code_of(engine.until(request)[0]) for request in waiting] == [2] * MOST_WAITING
 
 
 def test_a_cancelled_run_keeps_and_tells_what_it_found(engine, tmp_path, large_scene, untrained_model):

@@ -83,6 +83,33 @@ def test_a_scene_becomes_a_layer(scene, tmp_path):
     assert result.peak_rss_mb > 10
 
 
+def test_without_an_output_the_instances_are_told_and_nothing_is_written(scene, tmp_path):
+    order, told, started = [], [], []
+
+    def on_start(start):
+        order.append("start")
+        started.append(start)
+
+    predictor, before = ColorPredictor(), sorted(scene.parent.iterdir())
+    result = segment_scene(
+        scene,
+        None,
+        predictor,
+        SegmentOptions(),
+        lambda progress: order.append("window"),
+        told.extend,
+        on_start=on_start,
+    )
+    assert order == ["start", *["window"] * 24]
+    (start,) = started
+    assert (start.record, start.crs_wkt, start.windows) == (result.record, result.crs_wkt, result.windows_total)
+    assert result.output is None
+    assert sorted(scene.parent.iterdir()) == before
+    segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions())
+    assert read(tmp_path / "out.gpkg").geometry.tolist() == [feature.geometry for feature in told]
+    assert read(tmp_path / "out.gpkg").crs == start.crs_wkt
+
+
 @pytest.mark.parametrize(("window_px", "overlap_px"), [(320, 16), (96, 72), (32, 16)])
 def test_windows_make_no_difference(scene, tmp_path, window_px, overlap_px):
     options = SegmentOptions(window_px=window_px, overlap_px=overlap_px)
