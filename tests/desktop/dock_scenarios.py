@@ -65,7 +65,8 @@ def draw_and_run(desk):
     yield lambda: desk.widget("run").isEnabled()
     desk.report["drawn"] = list(desk.dock.form.settings().zone.bounds)
     desk.report["tool_is_back"] = not desk.widget("draw_extent").isChecked()
-    desk.shot("drawn")
+    yield lambda: not desk.canvas.isDrawing()
+    desk.map_shot("before")
     desk.click("run")
     yield lambda: desk.dock.busy
     desk.report["run_button_while_busy"] = desk.widget("run").isEnabled()
@@ -75,6 +76,10 @@ def draw_and_run(desk):
     desk.report |= {"said": desk.text("run_state"), "result": _told(desk, result), "live": len(_live(desk))}
     yield lambda: "about" in desk.text("forecast")
     desk.report["after"] = desk.text("forecast")
+    desk.report["colors"] = [
+        category.symbol().symbolLayer(0).strokeColor().name() for category in result.renderer().categories()
+    ]
+    desk.map_shot("after")
     desk.shot("done")
 
 
@@ -108,7 +113,7 @@ def engine_killed(desk):
     desk.shot("killed")
     yield lambda: desk.text("engine_state").startswith("Engine ready")
     desk.dock.form.resolution.clear()
-    yield lambda: desk.widget("run").isEnabled() and "about" in desk.text("forecast")
+    yield lambda: desk.widget("run").isEnabled() and "as it is" in desk.text("resolution_hint")
     desk.click("run")
     yield lambda: desk.dock.busy
     yield lambda: not desk.dock.busy

@@ -19,6 +19,7 @@ from qgis.PyQt.QtWidgets import QApplication, QLabel, QMessageBox, QWidget
 from qgis.utils import iface, plugins
 
 FOLDER = Path(os.environ["RS4D_DESK_FOLDER"])
+faulthandler.enable((FOLDER / "crash.txt").open("w"), all_threads=True)
 _MS_BETWEEN_LOOKS = 20
 _PATIENCE_S = 120.0
 
@@ -85,6 +86,10 @@ class Desk:
     def shot(self, name):
         """A picture of the whole window, `name`.png."""
         iface.mainWindow().grab().save(str(FOLDER / f"{name}.png"))
+
+    def map_shot(self, name):
+        """A picture of the map alone, `name`.png."""
+        self.canvas.grab().save(str(FOLDER / f"{name}.png"))
 
     def engine_pid(self):
         """The process of the engine; None where there is none."""
