@@ -114,7 +114,7 @@ class Placement:
 
 
 def load_training_image(
-    sample: Sample, size: int, rng: np.random.Generator, settings: TransformSettings
+    sample: Sample, size: int, rng: np.random.Generator, settings: TransformSettings, label: int | None = None
 ) -> tuple[Tensor, Target]:
     """A random view of the sample.
 
@@ -126,6 +126,7 @@ def load_training_image(
         size: side of the square view, pixels.
         rng: decides the view; the same state gives the same view.
         settings: how strongly views vary.
+        label: where the view is made to hold an instance, one of this class, if the sample has any.
 
     Returns:
         Image `(3, size, size)` uint8 RGB, and the target on the same grid.
@@ -134,7 +135,7 @@ def load_training_image(
         DatasetError: the image cannot be decoded, or is not the size that its annotations say.
     """
     image = read_picture(sample)
-    placement = draw_placement(sample, size, rng, settings)
+    placement = draw_placement(sample, size, rng, settings, label)
     image = jitter_color(image, settings.color, rng)
     pixels = placement.picture(image, PADDING_RGB)
     return _channels_first(pixels), place_target(sample, placement)
@@ -153,12 +154,15 @@ def load_evaluation_image(sample: Sample) -> Tensor:
     return _channels_first(np.asarray(grid))
 
 
-def draw_placement(sample: Sample, size: int, rng: np.random.Generator, settings: TransformSettings) -> Placement:
-    """A random placement of the sample's image on a grid of `size` pixels."""
+def draw_placement(
+    sample: Sample, size: int, rng: np.random.Generator, settings: TransformSettings, label: int | None = None
+) -> Placement:
+    """A random placement of the sample's image on a grid of `size` pixels; see `load_training_image`."""
     scale = float(np.exp(rng.uniform(*np.log(settings.scale))))
     scaled_size = (max(1, round(sample.width * scale)), max(1, round(sample.height * scale)))
     scale_xy = (scaled_size[0] / sample.width, scaled_size[1] / sample.height)
     instances = [annotation for annotation in sample.annotations if not annotation.crowd]
+    instances = [annotation for annotation in instances if annotation.label == label] or instances
     centre = None
     if instances and rng.random() < _CROPS_WITH_INSTANCE:
         x0, y0, x1, y1 = instances[rng.integers(len(instances))].box_xyxy

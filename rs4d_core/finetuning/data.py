@@ -1,5 +1,6 @@
 """The images of a run: a pure function of seed and step, so that a resumed run goes on with the very same ones."""
 
+import functools
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
-from rs4d_core.datasets.synthetic import synthetic_samples
+from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES, synthetic_samples
 from rs4d_core.datasets.transforms import TransformSettings, load_training_image
 from rs4d_core.errors import RS4DError
 from rs4d_core.finetuning.recipe import CocoData, Recipe, SyntheticData
@@ -24,24 +25,41 @@ _FIRST_TRAINING_SCENE = 2**32
 """Seeds of held-back scenes lie below, those of training scenes above."""
 
 
+MOST_TRIES = 4
+"""Scenes that are generated, at most, to get one with a wanted class. The rarest stands in one scene of ten."""
+
+
 class Source(Protocol):
     """Where training samples come from. Its settings say how strongly their views vary."""
 
     settings: TransformSettings
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """A sample; the same state of `rng` gives the same one."""
+    def draw(self, rng: np.random.Generator) -> tuple[Sample, int | None]:
+        """A sample, and the label that its view is to show, if any; the same state of `rng` gives the same ones."""
 
 
 @dataclass(frozen=True)
 class CocoSource:
-    """Samples of a data set, each as likely as any other."""
+    """Samples of a data set, each as likely as any other, or balanced by class."""
 
     samples: list[Sample]
     settings: TransformSettings
+    balanced: bool = False
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        return self.samples[int(rng.integers(len(self.samples)))]
+    @functools.cached_property
+    def _by_class(self) -> list[tuple[int, list[Sample]]]:
+        """The labels that occur, each with the samples that show it."""
+        shown: dict[int, list[Sample]] = {}
+        for sample in self.samples:
+            for label in sorted({annotation.label for annotation in sample.annotations if not annotation.crowd}):
+                shown.setdefault(label, []).append(sample)
+        return sorted(shown.items())
+
+    def draw(self, rng: np.random.Generator) -> tuple[Sample, int | None]:
+        if not (self.balanced and self._by_class):
+            return self.samples[int(rng.integers(len(self.samples)))], None
+        label, samples = self._by_class[int(rng.integers(len(self._by_class)))]
+        return samples[int(rng.integers(len(samples)))], label
 
 
 @dataclass(frozen=True)
@@ -52,10 +70,16 @@ class SyntheticSource:
     resolution_m: tuple[float, float]
     classes: tuple[str, ...]
     settings: TransformSettings
+    balanced: bool = False
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        seed = int(rng.integers(_FIRST_TRAINING_SCENE, 2**63))
-        return synthetic_samples([seed], self.size, self.size, self.classes, self.resolution_m)[0]
+    def draw(self, rng: np.random.Generator) -> tuple[Sample, int | None]:
+        wanted = self.classes.index(rng.choice(SYNTHETIC_CLASSES)) if self.balanced else None
+        for _ in range(MOST_TRIES):
+            seed = int(rng.integers(_FIRST_TRAINING_SCENE, 2**63))
+            sample = synthetic_samples([seed], self.size, self.size, self.classes, self.resolution_m)[0]
+            if wanted is None or any(annotation.label == wanted for annotation in sample.annotations):
+                break
+        return sample, wanted
 
 
 @dataclass(frozen=True)
@@ -86,10 +110,11 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
         if isinstance(data, CocoData):
             samples = read_coco(root / data.annotations, root / data.images, classes, data.class_map)
             training, kept = split(data.name, samples, data.held_back)
-            sources.append(CocoSource(training, TransformSettings(scale=data.scale)))
+            sources.append(CocoSource(training, TransformSettings(scale=data.scale), data.balanced))
         else:
             kept = _held_back_scenes(data, size, classes)
-            sources.append(SyntheticSource(size, data.resolution_m, classes, TransformSettings(scale=(1.0, 1.0))))
+            settings = TransformSettings(scale=(1.0, 1.0))
+            sources.append(SyntheticSource(size, data.resolution_m, classes, settings, data.balanced))
         if kept:
             held_back[data.name] = kept
     weights = np.array([data.weight for data in recipe.datasets])
@@ -120,7 +145,8 @@ class TrainingViews(Dataset):
         rng = np.random.default_rng([self._seed, step, place])
         source = self._data.sources[int(rng.choice(len(self._data.sources), p=self._data.weights))]
         try:
-            return _pack(*load_training_image(source.draw(rng), self._size, rng, source.settings))
+            sample, label = source.draw(rng)
+            return _pack(*load_training_image(sample, self._size, rng, source.settings, label))
         except RS4DError as error:
             # As a value: the loader would wrap it into a traceback of the worker, many lines long.
             return error

@@ -105,6 +105,8 @@ class CocoData:
             need different ones to meet at the resolutions of the model.
         licence: as the source states it; goes into the card.
         class_map: names in the file -> names of the model's classes, where they differ.
+        balanced: draw a class first, each as likely as any other, then an image that shows it, and a part of the image
+            around an instance of it; else each image is as likely as any other.
         held_back: None uses every image for training and measures nothing on this set.
     """
 
@@ -115,6 +117,7 @@ class CocoData:
     scale: tuple[float, float]
     licence: str
     class_map: dict[str, str] = field(default_factory=dict)
+    balanced: bool = False
     held_back: HeldBack | None = None
 
     def __post_init__(self) -> None:
@@ -129,6 +132,8 @@ class SyntheticData:
     Attributes:
         name, weight, licence: as for `CocoData`.
         resolution_m: smallest and largest metres a pixel; each scene has its own.
+        balanced: draw a class first, each as likely as any other, and then scenes until one shows it, at most
+            `finetuning.data.MOST_TRIES`.
         held_back: the number of scenes to measure on (`count` and `seed`; a place has no meaning here).
     """
 
@@ -136,6 +141,7 @@ class SyntheticData:
     weight: float
     resolution_m: tuple[float, float]
     licence: str = "generated"
+    balanced: bool = False
     held_back: HeldBack | None = None
 
     def __post_init__(self) -> None:

@@ -14,10 +14,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from rs4d_core.datasets.sample import Sample
+from rs4d_core.datasets.sample import Annotation, Sample
+from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES
+from rs4d_core.datasets.transforms import TransformSettings
 from rs4d_core.errors import CheckpointError, DatasetError, DivergedError, OutputError, RecipeError
 from rs4d_core.finetuning.checkpoint import checkpoints
-from rs4d_core.finetuning.data import fresh_scenes, load_batches, open_data
+from rs4d_core.finetuning.data import CocoSource, SyntheticSource, fresh_scenes, load_batches, open_data
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
 from rs4d_core.finetuning.recipe_file import differences, read_recipe, recipe_to_toml
@@ -189,6 +191,26 @@ def test_a_split_that_leaves_nothing_is_an_error():
         split("tiles", tiles(), HeldBack(count=15))
     with pytest.raises(DatasetError, match="finds no place in the file name"):
         split("tiles", tiles(), HeldBack(place=r"a(\d+)b(\d+)", block=(0, 0, 1, 1)))
+
+
+def test_balanced_draws_show_rare_classes_as_often_as_common_ones():
+    def sample(number: int, label: int) -> Sample:
+        return Sample(b"", 10, 10, number, (Annotation(label, (0.0, 0.0, 5.0, 5.0)),), (True, True, True))
+
+    samples = [*(sample(number, 0) for number in range(99)), sample(99, 2)]
+    rng = np.random.default_rng(0)
+    drawn = [CocoSource(samples, TransformSettings(), balanced=True).draw(rng) for _ in range(400)]
+    assert all(sample.annotations[0].label == label for sample, label in drawn)
+    assert 150 < sum(label == 2 for _, label in drawn) < 250
+
+
+def test_balanced_generated_scenes_show_every_class():
+    source = SyntheticSource(256, (0.5, 0.5), SYNTHETIC_CLASSES, TransformSettings(), balanced=True)
+    rng = np.random.default_rng(0)
+    drawn = [source.draw(rng) for _ in range(40)]
+    shown = sum(any(annotation.label == label for annotation in sample.annotations) for sample, label in drawn)
+    assert {label for _, label in drawn} == set(range(len(SYNTHETIC_CLASSES)))
+    assert shown >= 20
 
 
 def test_the_views_of_a_step_do_not_depend_on_where_the_run_started_or_on_the_processes(data):

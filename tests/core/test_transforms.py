@@ -1,6 +1,7 @@
 """Transforms: image and target stay together, boxes bind, what cannot be learned is ignored."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,15 @@ def test_crops_are_drawn_towards_instances():
     rng = np.random.default_rng(0)
     seen = sum(len(load_training_image(sample, SIZE, rng, PLAIN)[1].labels) for _ in range(20))
     assert seen >= 10
+
+
+def test_a_view_that_is_to_show_a_class_is_drawn_towards_an_instance_of_it():
+    common = [square(50 + 80 * i, 50, 20) for i in range(10)]
+    rare = replace(square(900, 900, 20), label=1)
+    sample = sample_of(1000, 1000, *common, rare)
+    rng = np.random.default_rng(0)
+    views = [load_training_image(sample, SIZE, rng, PLAIN, label=1)[1] for _ in range(20)]
+    assert sum(1 in view.labels for view in views) >= 10
 
 
 def test_color_jitter_changes_light_but_not_place():
