@@ -200,6 +200,7 @@ class SegmentDock(QgsDockWidget):
 
     def _run_ended(self, ended: Ended) -> None:
         run, self._run = self._run, None
+        run.deleteLater()
         state = ended.state
         self._learn(run, ended)
         past_runs.remember(

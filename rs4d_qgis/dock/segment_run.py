@@ -16,6 +16,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis.gui import QgsMapCanvas
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, pyqtSignal, pyqtSlot
 
 from rs4d_qgis.algorithms.feedback import RunFeedback
@@ -131,6 +132,8 @@ class SegmentRun(QObject):
         self._set(self.state.started())
         self._task = QgsProcessingAlgRunnerTask(algorithm, given, self._context, self._feedback)
         self._task.executed.connect(self._executed)
+        # The task manager cancels what it still has when QGIS ends, and each task its feedback: they must go together.
+        self._feedback.setParent(self._task)
         QgsApplication.taskManager().addTask(self._task)
 
     def cancel(self) -> None:
@@ -150,6 +153,8 @@ class SegmentRun(QObject):
         # Not waitForFinished, which would hold Python's lock against the thread that is waited for.
         while self._task.isActive() and time.monotonic() < until:
             time.sleep(0.02)
+        if self._task.isActive():
+            sip.transferto(self._context, None)  # its thread still works with it: nobody may delete it any more
         self._task = None
 
     @pyqtSlot(object)
