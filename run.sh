@@ -2,6 +2,7 @@
 # Finds the instances in a scene. Sets up what it needs the first time.
 #
 #   ./run.sh                    a generated scene: out/demo.gpkg and out/demo.png
+#   ./run.sh --qgis             opens QGIS, with a profile of its own in out/qgis, on that scene with the panel beside it
 #   ./run.sh SCENE [options]    your scene: out/<name>.gpkg and out/<name>.png; the options are those of `rs4d segment`.
 #                               With -o OUT the result goes there, and no picture is drawn unless --picture asks for one.
 set -euo pipefail
@@ -11,9 +12,9 @@ source "$root/.ci/environment.sh"
 alone engine_environment
 rs4d=("$root/.venv/bin/python" -m rs4d_core.cli)
 mkdir -p "$root/out"
+demo=$root/out/demo
 
-if [ $# -eq 0 ]; then
-  demo=$root/out/demo
+generate_demo() {
   say "Generating a scene ..."
   # A port. Scenes with a seed below 2^32 are never trained on.
   "$root/.venv/bin/python" - "$demo.tif" <<'PYTHON'
@@ -24,11 +25,28 @@ from rs4d_core.datasets.synthetic import generate_scene, write_scene
 
 write_scene(generate_scene(seed=2_000_000_002, width=1400, height=1000, resolution_m=0.5), Path(sys.argv[1]))
 PYTHON
+}
+
+if [ $# -eq 0 ]; then
+  generate_demo
   say "Finding its instances ..."
   rm -f "$demo.gpkg"
   "${rs4d[@]}" segment "$demo.tif" -o "$demo.gpkg" --picture "$demo.png"
   say "Open $demo.gpkg over $demo.tif in QGIS, or look at the picture: $demo.png"
   exit
+fi
+
+if [ "$1" = --qgis ]; then
+  [ $# -eq 1 ] || give_up "--qgis takes nothing else: open your scene in the QGIS that starts"
+  [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] || give_up "There is no display to open QGIS on: start this from a desktop"
+  alone need_packages qgis python3-qgis
+  [ -f "$demo.tif" ] || generate_demo
+  profile=$root/out/qgis/profiles/default
+  mkdir -p "$profile/python/plugins" "$profile/QGIS"
+  ln -sfn "$root/rs4d_qgis" "$profile/python/plugins/rs4d_qgis"
+  [ -f "$profile/QGIS/QGIS3.ini" ] || printf '[PythonPlugins]\nrs4d_qgis=true\n' >"$profile/QGIS/QGIS3.ini"
+  export RS4D_ENGINE_PYTHON=$root/.venv/bin/python RS4D_DEMO_SCENE=$demo.tif
+  exec qgis --nologo --noversioncheck --profiles-path "$root/out/qgis" --profile default --code "$root/.ci/show_demo.py"
 fi
 
 defaults=()

@@ -35,7 +35,7 @@ def _running(desk):
     desk.dock.form.resolution.setValue(MANY_WINDOWS_M)
     yield lambda: "window" in desk.text("forecast") and desk.widget("run").isEnabled()
     desk.click("run")
-    yield lambda: _live(desk) and _live(desk)[0].featureCount() > 0
+    yield lambda: _live(desk) and _live(desk)[0].featureCount() > 0 and "windows" in desk.text("run_state")
 
 
 def _told(desk, result):
