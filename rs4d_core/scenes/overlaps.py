@@ -1,9 +1,13 @@
-"""No two polygons of one class on the same ground: the better one keeps it, the other is cut back or dropped.
+"""No two polygons of one class on the same ground, and none twice under two names: the better one keeps it.
 
-The rule, for the instances of one class in the order of their scores: what better instances that were kept already
-cover is taken away; an instance that is mostly covered was a duplicate, and goes whole. Instances arrive while the
-scene is still being read, so each one waits until everything better that overlaps it is known, and no longer: waiting
-follows chains of ever better overlapping instances, which are short, and never the whole scene.
+The rule, for the instances in the order of their scores: what better instances of the class that were kept already
+cover is taken away; an instance that is mostly covered was a duplicate, and goes whole. So does one that agrees with a
+better one of another class: a thing has one class. Instances of two classes that merely overlap, as a car in a
+courtyard does, both stay as they are.
+
+Instances arrive while the scene is still being read, so each one waits until everything better that overlaps it is
+known, and no longer: waiting follows chains of ever better overlapping instances, which are short, and never the whole
+scene.
 """
 
 import heapq
@@ -17,6 +21,8 @@ from rs4d_core.scenes.areal import multipolygons
 
 # An instance that loses more than this share of its area to better ones was another view of them.
 DUPLICATE_SHARE = 0.4
+# Instances of two classes with this intersection over union, or more, are one thing.
+ONE_THING_IOU = 0.7
 # What is left of a cut in pieces smaller than this, in pixels, is an artefact of two outlines crossing.
 SMALLEST_REMNANT_PX = 1.0
 # Overlaps below this are rounding, in pixels.
@@ -57,7 +63,7 @@ class OverlapCutter:
     """Decides claims of one scene as early as the rule allows."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[int, int, int], dict[Claim, None]] = {}
+        self._cells: dict[tuple[int, int], dict[Claim, None]] = {}
         self._settling: dict[int, list[Claim]] = {}
         self._ready: list[Claim] = []
         self._reached = -1
@@ -97,13 +103,17 @@ class OverlapCutter:
     def _decide(self, claim: Claim) -> bool:
         """Cuts, keeps or drops a claim, or puts it behind one that must be decided before. True if kept."""
         near = self._near(claim)
-        shared = _shared_areas(claim, near)
-        overlapping = [other for other, area in zip(near, shared, strict=True) if area > _ROUNDING_PX]
+        shared = dict(zip(near, _shared_areas(claim, near), strict=True))
+        overlapping = [other for other in near if shared[other] > _ROUNDING_PX]
         for other in overlapping:
             if not other.kept and (other.rank is None or other.rank < claim.rank):
                 other.waiting.append(claim)
                 return False
-        cutters = [other.geometry for other in overlapping if other.kept]
+        kept = [other for other in overlapping if other.kept]
+        if any(other.label != claim.label and _one_thing(claim, other, shared[other]) for other in kept):
+            self._leave(claim)
+            return False
+        cutters = [other.geometry for other in kept if other.label == claim.label]
         if cutters:
             area = claim.geometry.area
             claim.geometry = _cut(claim.geometry, cutters)
@@ -151,7 +161,7 @@ class OverlapCutter:
                 del self._cells[cell]
 
     def _near(self, claim: Claim) -> list[Claim]:
-        """The other claims of the class whose bounds overlap this one's."""
+        """The other claims whose bounds overlap this one's."""
         x0, y0, x1, y1 = claim.bounds
         found: dict[Claim, None] = {}
         for cell in _cells(claim):
@@ -162,16 +172,20 @@ class OverlapCutter:
         return list(found)
 
 
-def _cells(claim: Claim) -> list[tuple[int, int, int]]:
+def _cells(claim: Claim) -> list[tuple[int, int]]:
     """Keys of the grid cells that a claim's bounds cover. The bounds are those it came with, even after a cut."""
     x0, y0, x1, y1 = (int(side // _CELL_PX) for side in claim.bounds)
-    return [(claim.label, x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
+    return [(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
 
 
 def _shared_areas(claim: Claim, others: list[Claim]) -> np.ndarray:
     if not others:
         return np.empty(0)
     return shapely.area(shapely.intersection(claim.geometry, np.array([other.geometry for other in others])))
+
+
+def _one_thing(claim: Claim, other: Claim, shared: float) -> bool:
+    return shared >= ONE_THING_IOU * (claim.geometry.area + other.geometry.area - shared)
 
 
 def _cut(geometry: MultiPolygon, cutters: list[MultiPolygon]) -> MultiPolygon:

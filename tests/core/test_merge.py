@@ -205,6 +205,23 @@ def test_an_instance_that_better_ones_cover_is_dropped():
     assert kept.geometry.bounds == (10, 10, 60, 60)
 
 
+def test_one_thing_gets_the_class_with_the_better_score():
+    tank, roof = seen(10, 10, 40, 40, 0.8, label=0), seen(11, 10, 40, 41, 0.6, label=1)
+    (kept,) = from_two_windows([roof, tank], [])
+    assert (kept.label, kept.geometry.bounds) == (0, (10, 10, 40, 40))
+
+
+def test_the_better_class_may_come_from_a_later_window():
+    (kept,) = from_two_windows([seen(70, 10, 90, 30, 0.4, label=0)], [seen(70, 10, 90, 30, 0.7, label=1)])
+    assert kept.label == 1
+
+
+def test_things_of_two_classes_may_overlap():
+    roof, car = seen(10, 10, 60, 60, 0.9, label=0), seen(20, 20, 30, 25, 0.5, label=1)
+    found = from_two_windows([roof, car], [])
+    assert [instance.geometry.area for instance in found] == [2500, 50]
+
+
 def test_an_overlap_waits_for_a_better_instance_of_a_later_window():
     cut, better = from_two_windows(
         [seen(30, 10, 70, 30, 0.3), seen(60, 10, 95.5, 30, 0.8, fragment=True)], [seen(64.5, 10, 120, 30, 0.8, True)]
@@ -252,6 +269,10 @@ def test_nothing_overlaps_and_order_inside_a_window_does_not_matter(seed):
         different = first < second
         shared = shapely.area(shapely.intersection(mine[first[different]], mine[second[different]]))
         assert shared.max(initial=0) < 1e-6
+    everything = np.array([instance.geometry for instance in found])
+    first, second = shapely.STRtree(everything).query(everything)
+    one, other = everything[first[first < second]], everything[second[first < second]]
+    assert (shapely.area(shapely.intersection(one, other)) < 0.7 * shapely.area(shapely.union(one, other))).all()
     again = run([some[::-1] for some in detections])
     assert [round(i.score, 9) for i in again] == [round(i.score, 9) for i in found]
     assert [i.geometry.area for i in again] == [pytest.approx(i.geometry.area) for i in found]
