@@ -138,6 +138,12 @@ class ExtentChooser(QWidget):
         if not visible:
             self._tool.stop()
 
+    def forget_drawing(self) -> None:
+        """Another project is opened: what was drawn belongs to the one before."""
+        self._drawn = None
+        if self.kind == DRAWN:
+            self.set_kind(VISIBLE)
+
     def tear_down(self) -> None:
         """Take everything off the map, before the panel goes."""
         self._tool.stop()

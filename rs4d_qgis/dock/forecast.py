@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qgis.core import QgsRasterLayer
+from qgis.core import QgsRasterLayer, QgsRectangle
 
 from rs4d_qgis.dock import window_times
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.words import count, duration
+from rs4d_qgis.dock.zone import POLYGONS
 from rs4d_qgis.layers.estimate import grid_side, reading_resolution_m, resolution_sentence, windows
-from rs4d_qgis.layers.source import ground_resolution_m, pixel_size_m
+from rs4d_qgis.layers.render import RenderError, Rendering
+from rs4d_qgis.layers.source import ground_resolution_m
 from rs4d_qgis.translation import tr
+
+# Providers of layers that have no pixels of their own: these are asked for at a resolution.
+_PICTURES = ("wms", "arcgismapserver")
 
 
 @dataclass(frozen=True)
@@ -20,19 +25,25 @@ class Forecast:
 
     Attributes:
         reading: one sentence on the layer's resolution and the model's.
+        refusal: why there can be no run, one sentence; empty where there can.
         read_at_m: metres a pixel; None where the ground is unknown.
-        windows: how many; 0 where the layer and the place do not meet.
+        windows: how many.
         megapixels: of all windows together.
+        at_most: some of the windows may turn out to lie outside of the polygons.
     """
 
     reading: str
-    read_at_m: float | None
-    windows: int
-    megapixels: float
+    refusal: str = ""
+    read_at_m: float | None = None
+    windows: int = 0
+    megapixels: float = 0.0
+    at_most: bool = False
 
     def line(self, model_sha256: str, device: str) -> str:
         """Windows and time, for the user."""
         what = count(self.windows, tr("window"), tr("windows"))
+        if self.at_most:
+            what = tr("At most {}").format(what)
         seconds = window_times.estimate_s(model_sha256, device, self.megapixels)
         if seconds is None:
             return tr("{}. How long that takes here is known after the first run.").format(what)
@@ -46,24 +57,37 @@ def forecast(settings: RunSettings, card: dict, layer: QgsRasterLayer) -> Foreca
     own_m = ground_resolution_m(layer, None if place.isEmpty() else place)
     reading, _ = resolution_sentence(own_m, expected_m, settings.resolution_m)
     if place.isEmpty():
-        return Forecast(reading, None, 0, 0.0)
-    if own_m is None:
-        read_at_m, width, height = _without_own_resolution(settings, expected_m, layer, place)
-    else:
-        read_at_m = reading_resolution_m(own_m, expected_m, settings.resolution_m)
-        width = grid_side(place.width() / layer.rasterUnitsPerPixelX(), own_m, read_at_m)
-        height = grid_side(place.height() / layer.rasterUnitsPerPixelY(), own_m, read_at_m)
+        nowhere = tr("The layer has nothing there: choose another extent, or zoom to the layer")
+        return Forecast(reading, nowhere)
+    try:
+        read_at_m, width, height = _grid(settings, expected_m, layer, place, own_m)
+    except RenderError as refused:
+        return Forecast(reading, str(refused))
     window_px, overlap_px = card["window_px"], card["overlap_px"]
     number = windows(width, height, window_px, overlap_px)
     each = min(window_px, width) * min(window_px, height)
-    return Forecast(reading, read_at_m, number, number * each / 1e6)
+    return Forecast(reading, "", read_at_m, number, number * each / 1e6, settings.zone.kind == POLYGONS)
 
 
-def _without_own_resolution(settings, expected_m, layer, place) -> tuple[float | None, int, int]:
-    """Resolution, width and height of the grid for a web service, or for a raster that lies nowhere on the ground."""
-    size = pixel_size_m(layer.crs(), place.center(), place.width(), place.height()) if layer.crs().isValid() else None
-    if size is None:
-        across, down = layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
+def _grid(
+    settings: RunSettings,
+    expected_m: tuple[float, float],
+    layer: QgsRasterLayer,
+    place: QgsRectangle,
+    own_m: float | None,
+) -> tuple[float | None, int, int]:
+    """Resolution, width and height of the grid that the model would see.
+
+    Raises:
+        RenderError: the layer would have to be fetched, and cannot be for this place.
+    """
+    across, down = layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
+    if layer.providerType() in _PICTURES:
+        # Asks the service nothing.
+        fetched = Rendering(layer).plan(place, expected_m, settings.resolution_m)
+        own_m, across, down = fetched.resolution_m, fetched.across, fetched.down
+    if own_m is None:
         return None, max(1, round(place.width() / across)), max(1, round(place.height() / down))
-    read_at_m = settings.resolution_m or expected_m[0]
-    return read_at_m, grid_side(size[0], 1.0, read_at_m), grid_side(size[1], 1.0, read_at_m)
+    read_at_m = reading_resolution_m(own_m, expected_m, settings.resolution_m)
+    width, height = place.width() / across, place.height() / down
+    return read_at_m, grid_side(width, own_m, read_at_m), grid_side(height, own_m, read_at_m)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer, QgsVectorLayer
+from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer
 from qgis.gui import QgsDockWidget
 from qgis.PyQt.QtCore import QSize, QStandardPaths, Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
@@ -20,7 +20,7 @@ from rs4d_qgis.dock.result_place import choose_place
 from rs4d_qgis.dock.run_box import RunBox
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import Phase, RunState
-from rs4d_qgis.dock.segment_run import Ended, RunRefused, SegmentRun
+from rs4d_qgis.dock.segment_run import Ended, RunRefused, SegmentRun, open_result
 from rs4d_qgis.dock.settings_form import SettingsForm
 from rs4d_qgis.dock.ways_out import WayOut, ways_out
 from rs4d_qgis.dock.zone import whole_layer
@@ -73,6 +73,7 @@ class SegmentDock(QgsDockWidget):
         self._looked_at = LookedAt(iface, self)
         self._looked_at.changed.connect(self.form.follow)
         QgsProject.instance().layersRemoved.connect(self._layers_removed)
+        QgsProject.instance().cleared.connect(self.form.extents.forget_drawing)
         QgsApplication.instance().aboutToQuit.connect(self.tear_down)
         self.visibilityChanged.connect(self._shown)
         self._looked_at.look()
@@ -135,6 +136,7 @@ class SegmentDock(QgsDockWidget):
             return
         QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersRemoved.disconnect(self._layers_removed)
+        QgsProject.instance().cleared.disconnect(self.form.extents.forget_drawing)
         self._looked_at.deleteLater()
         self._looked_at = None
         self._soon.stop()
@@ -191,8 +193,7 @@ class SegmentDock(QgsDockWidget):
         settings, layer, model = self.form.settings(), self.form.layer(), self.form.models.current()
         seen = forecast(settings, model["card"], layer)
         self.form.set_reading(seen.reading)
-        nowhere = "" if seen.windows else tr("The layer has nothing there: choose another extent, or zoom to the layer")
-        self.box.set_forecast(seen.line(model["sha256"], self._hello["device"]["name"]), nowhere)
+        self.box.set_forecast(seen.line(model["sha256"], self._hello["device"]["name"]), seen.refusal)
 
     def _run_changed(self, state: RunState) -> None:
         if state.busy:
@@ -231,7 +232,8 @@ class SegmentDock(QgsDockWidget):
     def _where(self, ended: Ended) -> str:
         if ended.state.kept is None or ended.state.kept in ended.state.reason:
             return ""
-        return f"{self._aloud}." if self._aloud else tr("Saved in {}.").format(ended.state.kept)
+        name = Path(ended.state.kept).name
+        return f"{self._aloud}." if self._aloud else tr("Saved beside the project, as {}.").format(name)
 
     def _learn(self, run: SegmentRun, ended: Ended) -> None:
         result = ended.result
@@ -267,7 +269,7 @@ class SegmentDock(QgsDockWidget):
         project = QgsProject.instance()
         if any(Path(layer.source().split("|")[0]) == path for layer in project.mapLayers().values()):
             return True
-        layer = QgsVectorLayer(str(path), tr("Instances"), "ogr") if path.exists() else None
+        layer = open_result(path) if path.exists() else None
         return layer is not None and layer.isValid() and project.addMapLayer(layer) is not None
 
     def _zoom_to(self, settings: RunSettings) -> None:

@@ -30,6 +30,8 @@ from rs4d_qgis.layers.results import add_to_group, set_provenance, style_result
 from rs4d_qgis.translation import tr
 
 ALGORITHM = "rs4d:segment"
+# As the command line names it.
+RESULT_LAYER = "instances"
 # The engine answers a cancel within 2 s.
 _END_S = 2.5
 
@@ -64,7 +66,8 @@ def parameters(settings: RunSettings, output: Path) -> dict:
         "SCORE": settings.score or 0.0,
         "RESOLUTION": settings.resolution_m,
         "REGULARIZE": settings.regularize,
-        "OUTPUT": str(output),
+        # As QGIS names a layer of a GeoPackage that is to have a name of its own.
+        "OUTPUT": f"ogr:dbname='{output}' table=\"{RESULT_LAYER}\" (geom)",
     }
     zone = settings.zone
     if zone.kind == POLYGONS:
@@ -72,6 +75,11 @@ def parameters(settings: RunSettings, output: Path) -> dict:
     elif zone.kind != WHOLE:
         given["EXTENT"] = zone.rectangle
     return {name: value for name, value in given.items() if value not in (None, "")}
+
+
+def open_result(path: Path) -> QgsVectorLayer:
+    """The instances of a run's file."""
+    return QgsVectorLayer(f"{path}|layername={RESULT_LAYER}", tr("Instances"), "ogr")
 
 
 class SegmentRun(QObject):
@@ -190,26 +198,32 @@ class SegmentRun(QObject):
         QgsProject.instance().cleared.disconnect(self._project_gone)
         layer = self._result_layer()
         found = 0 if layer is None else layer.featureCount()
-        if self._same_project:
-            self._take_live_away()
-            if layer is not None:
-                forget_undefined_crs(layer)
-                style_result(layer, self._colors_of(layer))
-                set_provenance(layer, self._record())
-                group = add_to_group(layer, self._name)
-                group.setExpanded(False)  # which it is not, but the tree shows so until it is told of a change
-                group.setExpanded(True)
-        else:
+        self._take_live_away()
+        if layer is not None and self._same_project:
+            self._show(layer)
+        elif not self._same_project:
             layer = None
         reason = self._feedback.errors[-1] if self._feedback.errors else tr("The run failed; the log may tell why.")
         self._set(self.state.ended(ok, found, str(self.output) if found else None, reason))
         self.ended.emit(Ended(self.state, layer, self._result, time.monotonic() - self._started))
 
+    def _show(self, layer: QgsVectorLayer) -> None:
+        """The result with its look and its provenance, in the group of the run."""
+        forget_undefined_crs(layer)
+        style_result(layer, self._colors_of(layer))
+        record = self._record()
+        set_provenance(layer, record)
+        # Whoever opens the file later sees it so too. QGIS would ask before it replaces a style of the same name.
+        layer.saveStyleToDatabase(record["run"], "", True, "")
+        group = add_to_group(layer, self._name)
+        group.setExpanded(False)  # which it is not, but the tree shows so until it is told of a change
+        group.setExpanded(True)
+
     def _result_layer(self) -> QgsVectorLayer | None:
         """The layer of the file; None, and no file either, where nothing was found."""
         if not self.output.exists():
             return None
-        layer = QgsVectorLayer(str(self.output), tr("Instances"), "ogr")
+        layer = open_result(self.output)
         if layer.isValid() and layer.featureCount() > 0:
             return layer
         del layer  # it holds the file open

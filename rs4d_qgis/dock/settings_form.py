@@ -73,14 +73,14 @@ class SettingsForm(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(
             _rows(
-                (tr("&Layer"), self.layer_box),
-                (tr("&Model"), self.models),
+                (tr("Layer"), self.layer_box),
+                (tr("Model"), self.models),
                 ("", self._card),
-                (tr("E&xtent"), self.extents),
-                (tr("Least &score"), self.score),
-                (tr("R&ead at"), self.resolution),
+                (tr("Extent"), self.extents),
+                (tr("Least score"), self.score),
+                (tr("Read at"), self.resolution),
                 ("", self._reading),
-                (tr("&Outlines"), self.right_angles),
+                (tr("Outlines"), self.right_angles),
             )
         )
         layout.addWidget(self.classes)

@@ -4,8 +4,9 @@ import os
 import signal
 import time
 
-from qgis.core import QgsCoordinateReferenceSystem, QgsVectorLayer
-from qgis.PyQt.QtWidgets import QPushButton
+from qgis.core import QgsCoordinateReferenceSystem, QgsPointXY, QgsRectangle, QgsVectorLayer
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtWidgets import QDockWidget, QPushButton
 
 # Of the generated scene's 0.5 m: so many windows that a run is still on when something happens to it.
 MANY_WINDOWS_M = 0.1
@@ -198,3 +199,37 @@ def past_run_again(desk):
     desk.shot("past")
     for layer in desk.project.mapLayers().values():
         layer.setCustomProperty("skipMemoryLayersCheck", 1)
+
+
+def pictures(desk):
+    """The README's pictures: a run that goes on, and its result from near."""
+    window = desk.iface.mainWindow()
+    window.resize(1240, 780)
+    desk.project.write(os.environ["RS4D_DESK_FOLDER"] + "/port.qgz")
+    yield from _ready(desk, "port")
+    for dock in window.findChildren(QDockWidget):
+        if dock.windowTitle() == "Browser":
+            dock.close()
+    window.resizeDocks(window.findChildren(QDockWidget, "Layers"), [210], Qt.Orientation.Horizontal)
+    window.resizeDocks([desk.dock], [350], Qt.Orientation.Horizontal)
+    yield lambda: not desk.canvas.isDrawing()
+    desk.canvas.setExtent(QgsRectangle(440_110, 4_639_540, 440_580, 4_639_995))
+    yield lambda: not desk.canvas.isDrawing()
+    desk.click("draw_extent")
+    desk.drag((0.03, 0.05), (0.97, 0.75))
+    yield lambda: desk.widget("run").isEnabled()
+    desk.click("run")
+    yield lambda: desk.widget("progress").value() >= 600
+    pause = time.monotonic() + 0.5
+    yield lambda: time.monotonic() > pause and not desk.canvas.isDrawing()
+    desk.iface.messageBar().clearWidgets()
+    desk.shot("running")
+    yield lambda: not desk.dock.busy
+    (result,) = _results(desk)
+    desk.canvas.setExtent(desk.canvas.extent().scaled(0.36, QgsPointXY(440_330, 4_639_900)))
+    yield lambda: not desk.canvas.isDrawing()
+    pause = time.monotonic() + 0.8
+    yield lambda: time.monotonic() > pause and not desk.canvas.isDrawing()
+    desk.iface.messageBar().clearWidgets()
+    desk.report["found"] = result.featureCount()
+    desk.shot("result")

@@ -1,0 +1,62 @@
+"""Starts a QGIS desktop on a virtual screen, with a profile of its own and the plugin of this checkout."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ENGINE_PYTHON = ROOT / ".venv" / "bin" / "python"
+
+
+def play(
+    folder: Path, scenarios: Path, scenario: str, engine: str | None = str(ENGINE_PYTHON), **variables: str
+) -> dict:
+    """Plays a scenario of a file by `driver.py`, and returns its report. Profile, home and pictures are in `folder`.
+
+    QGIS has to end by itself, and without an error.
+    """
+    profile = folder / "profiles" / "profiles" / "default"
+    plugins = profile / "python" / "plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    if not (plugins / "rs4d_qgis").exists():
+        (plugins / "rs4d_qgis").symlink_to(ROOT / "rs4d_qgis")
+    settings = profile / "QGIS" / "QGIS3.ini"
+    settings.parent.mkdir(exist_ok=True)
+    if not settings.exists():
+        settings.write_text("[PythonPlugins]\nrs4d_qgis=true\n")
+    home, runtime = folder / "home", folder / "runtime"
+    home.mkdir(exist_ok=True)
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    report = folder / "report.json"
+    report.unlink(missing_ok=True)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PROJ_", "QT_", "RS4D_", "XDG_"))
+    }
+    environment |= {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "RS4D_DESK_FOLDER": str(folder),
+        "RS4D_DESK_SCENARIOS": str(scenarios),
+        "RS4D_DESK_SCENARIO": scenario,
+        **variables,
+    }
+    if engine is not None:
+        environment["RS4D_ENGINE_PYTHON"] = engine
+    screen = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
+    qgis = ["qgis", "--nologo", "--noversioncheck", "--profiles-path", str(folder / "profiles")]
+    done = subprocess.run(
+        [*screen, *qgis, "--profile", "default", "--code", str(HERE / "driver.py")],
+        env=environment,
+        timeout=400,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(report.read_text())
+    assert "error" not in told, f"{told['error']}\n{done.stderr[-2000:]}"
+    return {**told, "stderr": done.stderr}
