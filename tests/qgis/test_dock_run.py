@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from conftest import write_generated_scenes
+from map_server import MapServer
 from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRectangle, QgsSettings, QgsVectorLayer
 from qgis.gui import QgsMapCanvas
 
@@ -35,9 +37,8 @@ def start(qtbot, raster, model, tmp_path):
     canvas = QgsMapCanvas()
 
     def run(zone, meanwhile=lambda run, state: None, **more):
-        settings = RunSettings(
-            raster.id(), raster.name(), raster.source(), "gdal", zone, model=model["path"], **{"score": 0.01, **more}
-        )
+        settings = RunSettings(raster.id(), raster.name(), raster.source(), "gdal", zone, model["path"], score=0.01)
+        settings = replace(settings, **more)
         one = SegmentRun(settings, model, tmp_path / "result.gpkg", canvas)
         one.changed.connect(lambda state: meanwhile(one, state))
         with qtbot.waitSignal(one.ended, timeout=60_000) as ended:
@@ -93,6 +94,21 @@ def test_only_the_selected_polygons_are_searched(start, raster):
     both = start(polygons_of(blocks, selected_only=True)).layer.extent()
     assert 0 < everywhere.width() < 60
     assert both.width() > everywhere.width() + 40
+
+
+def test_tiles_of_a_web_service_are_foreseen_as_they_are_fetched(start, model, tmp_path):
+    path = tmp_path / "web.tif"
+    write_generated_scenes([(path, (7, 512, 512, 0.6), "EPSG:3857", (0.6, 0.0, 255_000.0, 0.0, -0.6, 5_147_000.0))])
+    server = MapServer(path)
+    tiles = QgsProject.instance().addMapLayer(QgsRasterLayer(server.xyz_uri, "tiles", "wms"))
+    zone = Zone.of(VISIBLE, QgsRectangle(255_050, 5_146_750, 255_200, 5_146_900), tiles.crs())
+    settings = RunSettings(tiles.id(), "tiles", tiles.source(), "wms", zone)
+    foreseen = forecast(settings, model["card"], tiles)
+    assert foreseen.windows > 1
+    assert start(zone, layer_id=tiles.id()).result["windows_total"] == foreseen.windows
+    world = replace(settings, zone=whole_layer(tiles))
+    assert "too much" in forecast(world, model["card"], tiles).refusal
+    server.close()
 
 
 def test_a_run_that_finds_nothing_leaves_nothing(start, raster, tmp_path):
