@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer
 from qgis.gui import QgsDockWidget
-from qgis.PyQt.QtCore import QSize, QStandardPaths, Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtCore import QEvent, QSize, QStandardPaths, Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock import past_runs, window_times
@@ -247,7 +247,8 @@ class SegmentDock(QgsDockWidget):
         if layer is None:
             return []
         read_at_m = None if self._forecast is None else self._forecast.read_at_m
-        return ways_out(run.settings, run.model["card"], read_at_m, whole_layer(layer))
+        others = {model["path"]: model["name"] for model in self.form.models.others()}
+        return ways_out(run.settings, run.model["card"], read_at_m, whole_layer(layer), others)
 
     def _take_way_out(self, way: WayOut) -> None:
         self.form.show_settings(way.settings, QgsProject.instance().mapLayer(way.settings.layer_id))
@@ -289,6 +290,12 @@ class _Scroll(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(contents)
+
+    def eventFilter(self, watched, event) -> bool:
+        """The contents may come to need another width: a larger font, a longer word."""
+        if watched is self.widget() and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
     def minimumSizeHint(self) -> QSize:
         width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()

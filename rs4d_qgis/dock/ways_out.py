@@ -22,13 +22,16 @@ class WayOut:
     settings: RunSettings
 
 
-def ways_out(settings: RunSettings, card: dict, read_at_m: float | None, whole: Zone) -> list[WayOut]:
+def ways_out(
+    settings: RunSettings, card: dict, read_at_m: float | None, whole: Zone, other_models: dict[str, str]
+) -> list[WayOut]:
     """What may help a run with these settings that found nothing, most promising first.
 
     Args:
         card: of the model.
         read_at_m: the resolution that the run had, metres a pixel; None where it is unknown.
         whole: all of the layer.
+        other_models: names by their files.
     """
     ways = []
     if (score := lower_score(settings, card)) is not None:
@@ -37,6 +40,9 @@ def ways_out(settings: RunSettings, card: dict, read_at_m: float | None, whole: 
         ways.append(WayOut(tr("Look for all classes"), replace(settings, classes=None)))
     if (resolution := other_resolution(settings, card, read_at_m)) is not None:
         ways.append(WayOut(tr("Read at {:g} m").format(resolution), replace(settings, resolution_m=resolution)))
+    for path, name in other_models.items():
+        # Another model may know other classes.
+        ways.append(WayOut(tr("Use model {}").format(name), replace(settings, model=path, classes=None)))
     if settings.zone.kind != WHOLE:
         ways.append(WayOut(tr("Search the whole layer"), replace(settings, zone=whole)))
     return ways

@@ -111,19 +111,19 @@ def test_the_visible_map_is_kept_as_the_place_that_it_was():
 
 
 def test_the_ways_out_of_finding_nothing_change_one_thing_each():
-    ways = ways_out(replace(RUN, classes=("building",)), CARD, 0.3, WHOLE_ZONE)
+    ways = ways_out(replace(RUN, classes=("building",)), CARD, 0.3, WHOLE_ZONE, {"/models/own.safetensors": "own"})
     changed = [
         {name for name in RunSettings.__dataclass_fields__ if getattr(way.settings, name) != getattr(RUN, name)}
         for way in ways
     ]
-    assert changed == [{"classes", "score"}, set(), {"classes", "resolution_m"}, {"classes", "zone"}]
+    assert changed == [{"classes", "score"}, set(), {"classes", "resolution_m"}, {"model"}, {"classes", "zone"}]
     assert ways[0].settings.score == 0.3  # half of the model's own for buildings
     assert ways[2].settings.resolution_m == 0.7  # the end of the model's range that is farther off
 
 
 def test_no_way_out_is_offered_that_leads_back_to_the_same():
     tried = replace(RUN, score=0.05, zone=WHOLE_ZONE)
-    assert ways_out(tried, {**CARD, "resolution_m": [0.5, 0.5]}, 0.5, WHOLE_ZONE) == []
+    assert ways_out(tried, {**CARD, "resolution_m": [0.5, 0.5]}, 0.5, WHOLE_ZONE, {}) == []
 
 
 def test_a_result_lies_beside_its_project(tmp_path):
