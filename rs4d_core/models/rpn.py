@@ -12,6 +12,9 @@ from rs4d_core.models.instances import Target
 from rs4d_core.ops.nms import batched_nms
 
 _SAMPLES = 256
+# At most so many anchors on background for each on an instance. Images with few instances would else teach little but
+# background, and things that only such images show, as airplanes are, would never be proposed.
+_NEGATIVES = 5.0
 _POSITIVE_IOU, _NEGATIVE_IOU = 0.7, 0.3
 _NMS_IOU = 0.7
 
@@ -83,7 +86,7 @@ class RPN(nn.Module):
         drawn = 0
         for image, target in enumerate(targets):
             assignment = assign(anchors, target, _POSITIVE_IOU, _NEGATIVE_IOU, keep_best=_NEGATIVE_IOU)
-            positive, negative = sample(assignment, _SAMPLES, positive_share=0.5)
+            positive, negative = sample(assignment, _SAMPLES, 0.5, _NEGATIVES)
             truth = assignment.truth[positive]
             # An instance speaks for its own class; background, for all the classes that would have been labelled.
             own = all_logits[image, positive, target.labels[truth]]
