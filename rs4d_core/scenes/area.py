@@ -10,13 +10,11 @@ from shapely.errors import ShapelyError
 
 from rs4d_core.errors import OptionError
 from rs4d_core.scenes.areal import multipolygons
-from rs4d_core.scenes.georeference import between
+from rs4d_core.scenes.georeference import EDGE_POINTS, between, numbers, scene_points
 
 # Edges are straight in the CRS that they were drawn in, and get this many corners along the whole area on their way to
 # another: half a pixel or better for areas of a hundred kilometres.
 CORNERS = 256
-# Points a side at which is asked where a scene lies.
-SCENE_POINTS = 33
 # Blocks of pixels up to this side are asked about pixel by pixel, larger ones as wholes first.
 BLOCK_PX = 32
 
@@ -70,17 +68,11 @@ class Area:
         """
         to_scene, from_scene = between(self.crs, crs_wkt, "area")
         geometry = self.geometry
-        col, row = (
-            axis.ravel() for axis in np.meshgrid(*(np.linspace(0, side, SCENE_POINTS) for side in (width, height)))
-        )
-        scene_xy = np.stack(from_scene(*(transform @ (col, row))), axis=1)
-        scene_xy = scene_xy[np.isfinite(scene_xy).all(axis=1)]
-        if not len(scene_xy):
-            raise OptionError("the area's CRS does not reach to where the scene lies: give the area in the scene's CRS")
+        _, scene_xy = scene_points(from_scene, transform, width, height, "area")
         low, high = scene_xy.min(axis=0), scene_xy.max(axis=0)
         if self.crs is not None:
             # What lies far from the scene may have no place in its CRS.
-            margin = (high - low) / (SCENE_POINTS - 1)
+            margin = (high - low) / (EDGE_POINTS - 1)
             geometry = multipolygons([geometry.intersection(shapely.box(*low - margin, *high + margin))])[0]
             if not geometry.is_empty:
                 west, south, east, north = geometry.bounds
@@ -93,7 +85,7 @@ class Area:
         scene = shapely.box(0, 0, width, height)
         inside = multipolygons([shapely.intersection(multipolygons([pixels])[0], scene)])[0]
         if inside.is_empty:
-            here, there = (" ".join(f"{v:.6g}" for v in bounds) for bounds in (self.geometry.bounds, (*low, *high)))
+            here, there = numbers(self.geometry.bounds), numbers((*low, *high))
             raise OptionError(f"the area ({here}) lies outside the scene, which covers {there}: choose another")
         return inside
 

@@ -1,6 +1,7 @@
 """Where a raster lies: its affine transform and CRS, and the pixels that a bounding box covers."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import shapely
@@ -21,6 +22,7 @@ PIXELS = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 # Ground control points that one affine transform misses by more than this are not of a map-like picture.
 GCP_PIXELS = 1.5
 
+# Points a side, corners among them, at which is asked where a box or a scene lies.
 EDGE_POINTS = 33
 
 
@@ -85,12 +87,12 @@ def pixels_inside(
     """
     west, south, east, north = bbox
     if not all(math.isfinite(value) for value in bbox):
-        raise OptionError(f"the bounding box {_numbers(bbox)} has a value that is not a number: give W S E N")
+        raise OptionError(f"the bounding box {numbers(bbox)} has a value that is not a number: give W S E N")
     if west >= east or south >= north:
-        raise OptionError(f"the bounding box {_numbers(bbox)} is empty or turned round: give W S E N, W < E and S < N")
+        raise OptionError(f"the bounding box {numbers(bbox)} is empty or turned round: give W S E N, W < E and S < N")
     to_scene, from_scene = between(bbox_crs, crs_wkt, "bounding box")
 
-    steps = np.linspace(0.0, 1.0, EDGE_POINTS)[:-1]
+    steps = np.linspace(0.0, 1.0, EDGE_POINTS)[:-1]  # the corner at the end of an edge begins the next
     along = np.concatenate([steps, np.ones_like(steps), 1.0 - steps, np.zeros_like(steps)])
     up = np.concatenate([np.zeros_like(steps), steps, np.ones_like(steps), 1.0 - steps])
     x, y = to_scene(west + along * (east - west), south + up * (north - south))
@@ -100,19 +102,44 @@ def pixels_inside(
     shared = outline.intersection(scene) if outline.is_valid else shapely.Polygon()
     if shared.area == 0:
         # A box far larger than the scene may not fit into the scene's CRS: then ask which of the scene lies in the box.
-        grid_col, grid_row = (axis.ravel() for axis in np.meshgrid(steps * width, steps * height))
-        x, y = (np.asarray(value) for value in from_scene(*(transform @ (grid_col, grid_row))))
-        inside = (x >= west) & (x <= east) & (y >= south) & (y <= north)
+        pixels, places = scene_points(from_scene, transform, width, height, "bounding box")
+        inside = ((places >= (west, south)) & (places <= (east, north))).all(axis=1)
         if not inside.any():
-            found = ", ".join(f"{value:.6g}" for value in (np.min(x), np.min(y), np.max(x), np.max(y)))
-            raise OptionError(f"the bounding box {_numbers(bbox)} lies outside the scene, which covers {found}")
-        if inside.all():
+            covered = numbers((*places.min(axis=0), *places.max(axis=0)))
+            raise OptionError(f"the bounding box {numbers(bbox)} lies outside the scene, which covers {covered}")
+        if len(pixels) == EDGE_POINTS**2 and inside.all():
             return 0, 0, width, height
-        cell = np.array([width, height]) / len(steps)
-        low = np.array([grid_col[inside].min(), grid_row[inside].min()]) - cell
-        high = np.array([grid_col[inside].max(), grid_row[inside].max()]) + cell
+        cell = np.array([width, height]) / (EDGE_POINTS - 1)
+        low, high = pixels[inside].min(axis=0) - cell, pixels[inside].max(axis=0) + cell
         shared = shapely.box(*low, *high).intersection(scene)
     return pixels_around(shared.bounds, width, height)
+
+
+def scene_points(
+    from_scene: Callable, transform: Affine, width: int, height: int, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a scene lies in another CRS: points all over it, those on its edges among them, in pixels and in that CRS.
+
+    Args:
+        from_scene: from the scene's CRS to the other (see `between`).
+        transform: of the whole scene.
+        width, height: of the whole scene, pixels.
+        what: the user gave in the other CRS, for the error.
+
+    Returns:
+        `(N, 2)` column and row, and `(N, 2)` x and y: the points that have a place in the other CRS.
+
+    Raises:
+        OptionError: none has.
+    """
+    col, row = (axis.ravel() for axis in np.meshgrid(*(np.linspace(0, side, EDGE_POINTS) for side in (width, height))))
+    places = np.stack(from_scene(*(transform @ (col, row))), axis=1)
+    finite = np.isfinite(places).all(axis=1)
+    if not finite.any():
+        raise OptionError(
+            f"the {what}'s CRS does not reach to where the scene lies: give the {what} in the scene's CRS"
+        )
+    return np.stack([col, row], axis=1)[finite], places[finite]
 
 
 def pixels_around(bounds: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
@@ -144,5 +171,6 @@ def between(crs: str | None, crs_wkt: str | None, what: str):
         raise OptionError(f"the {what}'s CRS {named!r} is unknown: give a code such as EPSG:4326") from error
 
 
-def _numbers(bbox: tuple[float, float, float, float]) -> str:
-    return " ".join(f"{value:.10g}" for value in bbox)
+def numbers(values: Iterable[float]) -> str:
+    """Coordinates as they can be typed back: millimetres of what is counted in metres, and no exponents."""
+    return " ".join(np.format_float_positional(value, precision=10, fractional=False, trim="-") for value in values)

@@ -374,6 +374,24 @@ def test_a_bounding_box_of_another_crs(noise_tif):
         assert (scene.width, scene.height) == (230, 190)
 
 
+def test_a_large_bounding_box_that_takes_in_a_strip_of_the_scene(noise_tif):
+    back = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
+    west, _ = back.transform(500_114.0, 4_999_950.0)
+    with Scene.open(noise_tif, bbox=(west, -90, 180, 90), bbox_crs="EPSG:4326") as scene:
+        assert 2 <= scene.width < 230 / 8
+        assert scene.height == 190
+        assert scene.transform @ (scene.width, 0) == pytest.approx((500_115, 5_000_000))
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:4326", "EPSG:3857"])
+def test_the_extent_that_a_refusal_tells_can_be_typed_back(noise_tif, crs):
+    with pytest.raises(OptionError) as refusal:
+        Scene.open(noise_tif, bbox=(-10, -10, -9, -9), bbox_crs=crs)
+    told = str(refusal.value).rpartition("which covers ")[2]
+    with Scene.open(noise_tif, bbox=tuple(float(number) for number in told.split(" ")), bbox_crs=crs) as scene:
+        assert (scene.width, scene.height) == (230, 190)
+
+
 def test_a_bounding_box_on_a_turned_scene(tmp_path, noise):
     turned = NORTH_UP @ Affine.rotation(30)
     path = write_tif(tmp_path / "a.tif", noise, transform=turned)
@@ -397,7 +415,7 @@ def test_a_bounding_box_on_a_turned_scene(tmp_path, noise):
         ((500_000, 4_999_990, 499_000, 5_000_000), None, "turned round"),
         ((500_010, 4_999_990, 500_010, 5_000_000), None, "empty"),
         ((500_010, math.nan, 500_020, 5_000_000), None, "not a number"),
-        ((0, 0, 10, 10), None, "outside the scene, which covers 500000, 4.9999"),
+        ((0, 0, 10, 10), None, "outside the scene, which covers 500000 4999905 500115 5000000$"),
         ((-10, 10, -9, 11), "EPSG:4326", "outside"),
         ((500_000, 4_999_990, 500_010, 5_000_000), "EPSG:999999", "EPSG:999999"),
     ],
