@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import rs4d_core
+from rs4d_core.installation import add_command, reinstall_command
 
-_REINSTALL = "install the engine anew (./run.sh in a checkout, else: pip install --force-reinstall rs4d)"
 _LEAST_FREE_GIB = 1.0
 
 
@@ -26,12 +26,18 @@ class Check:
         ok: whether it works. What is optional and absent is ok.
         value: what was found, or what went wrong.
         mend: what to do about it, None where nothing needs to be done.
+        reinstall: whether `mend` begins with a new installation. Who made this one may have a way of their own.
+        hint: the rest of `mend` then: what else may help.
+        absent: whether it is optional and not installed.
     """
 
     name: str
     ok: bool
     value: str
     mend: str | None = None
+    reinstall: bool = False
+    hint: str | None = None
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,23 +62,25 @@ def diagnose() -> Diagnosis:
         (
             Check("rs4d", True, f"{rs4d_core.__version__} in {Path(rs4d_core.__file__).parent}"),
             Check("python", True, f"{platform.python_version()} ({sys.executable}), {platform.platform()}"),
-            *(_needed(name, check, mend) for name, check, mend in _NEEDED),
+            *(_needed(name, check, *mend) for name, check, *mend in _NEEDED),
             *(_optional(name, extra, what) for name, extra, what in _OPTIONAL),
         )
     )
 
 
-def _needed(name: str, check: Callable[[], str], mend: str) -> Check:
+def _needed(name: str, check: Callable[[], str], reinstall: bool, hint: str | None = None) -> Check:
     try:
         return Check(name, True, check())
     except Exception as error:  # a diagnosis reports whatever it meets: compilers and libraries raise all kinds
-        return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split()), mend)
+        steps = ([f"install the engine anew: {reinstall_command()}"] if reinstall else []) + ([hint] if hint else [])
+        value = " ".join(f"{type(error).__name__}: {error}".split())
+        return Check(name, False, value, "; or ".join(steps), reinstall, hint)
 
 
 def _optional(module: str, extra: str, what: str) -> Check:
     name = module.replace("_", "-")
     if util.find_spec(module) is None:
-        return Check(name, True, f"not installed; needed only for {what}", f"pip install 'rs4d[{extra}]'")
+        return Check(name, True, f"not installed; needed only for {what}", add_command(extra), absent=True)
     try:
         return Check(name, True, metadata.version(name))
     except metadata.PackageNotFoundError:
@@ -160,21 +168,21 @@ def _temporary_folder() -> str:
     return f"{tempfile.gettempdir()}, {free_gib:.0f} GiB free"
 
 
-_NEEDED: tuple[tuple[str, Callable[[], str], str], ...] = (
-    ("torch", _torch, _REINSTALL),
-    ("device", _device, _REINSTALL),
-    ("precision", _precision, _REINSTALL),
-    ("numba", _numba, f"{_REINSTALL}; if it cannot write its cache, set NUMBA_CACHE_DIR to a writable folder"),
-    ("rasters", _rasters, _REINSTALL),
-    ("vectors", _vectors, _REINSTALL),
-    ("projections", _projections, "unset PROJ_LIB and PROJ_DATA: they point at the data of another PROJ"),
-    ("default model", _default_model, f"{_REINSTALL}, or name a model file with --model"),
-    ("temporary folder", _temporary_folder, "free some space, or set TMPDIR to a writable folder"),
+# What is looked at, how, whether a new installation mends it, and what else may.
+_NEEDED: tuple[tuple[Any, ...], ...] = (
+    ("torch", _torch, True),
+    ("device", _device, True),
+    ("precision", _precision, True),
+    ("numba", _numba, True, "set NUMBA_CACHE_DIR to a writable folder, if it cannot write its cache"),
+    ("rasters", _rasters, True),
+    ("vectors", _vectors, True),
+    ("projections", _projections, False, "unset PROJ_LIB and PROJ_DATA: they point at the data of another PROJ"),
+    ("default model", _default_model, True, "name a model file with --model"),
+    ("temporary folder", _temporary_folder, False, "free some space, or set TMPDIR to a writable folder"),
 )
 
 _OPTIONAL = (
     ("mamba_ssm", "cuda", "more speed on NVIDIA GPUs"),
     ("lightning_fabric", "train", "training"),
-    ("transformers", "train", "distillation from SAM"),
-    ("distributed", "cluster", "work on a Dask cluster"),
+    ("transformers", "train", "counting the size of SAM"),
 )

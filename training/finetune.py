@@ -39,7 +39,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; training needs: pip install 'rs4d[train]'", file=sys.stderr)
+        print(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the last checkpoint is kept", file=sys.stderr)

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rs4d_core.errors import DependencyError
+from rs4d_core.installation import add_command
 from rs4d_core.models.config import PRESETS, EncoderConfig, preset
 from rs4d_core.models.encoder import PATCH, Encoder
 from rs4d_core.models.mixer import CONV_KERNEL
@@ -89,7 +90,7 @@ def count_sam_vit_b() -> Count:
     try:
         from transformers import SamVisionConfig, SamVisionModel
     except ImportError as error:
-        raise DependencyError("SAM is counted with transformers: pip install 'rs4d[train]'") from error
+        raise DependencyError(f"SAM is counted with transformers: {add_command('train')}") from error
     with torch.device("meta"):
         sam = SamVisionModel(SamVisionConfig(image_size=SIDE_PX)).eval()
         image = torch.empty(1, 3, SIDE_PX, SIDE_PX)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from rs4d_core.errors import DependencyError
+from rs4d_core.installation import add_command
 
 
 def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -17,7 +18,7 @@ def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tens
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError as error:
         raise DependencyError(
-            "the CUDA scan needs mamba-ssm, which is not installed: pip install 'rs4d[cuda]', or use 'chunked'"
+            f"the CUDA scan needs mamba-ssm, which is not installed: {add_command('cuda')}, or use 'chunked'"
         ) from error
     u, delta, B, C = (tensor.float().transpose(1, 2).contiguous() for tensor in (u, delta, B, C))
     return selective_scan_fn(u, delta, A.float(), B, C, D.float()).transpose(1, 2)
