@@ -83,7 +83,8 @@ def _writable(folder: Path) -> bool:
 
 
 def _new_file(folder: Path, layer_name: str) -> Path:
-    stem = re.sub(r"[^\w.-]+", "_", layer_name).strip("._")[:60] or "scene"
+    # Without dots: QGIS would take what follows the first one for the format of the file.
+    stem = re.sub(r"[^\w-]+", "_", layer_name).strip("_")[:60] or "scene"
     name, number = f"{stem}-instances.gpkg", 1
     while (folder / name).exists():
         number += 1

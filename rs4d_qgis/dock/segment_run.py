@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qgis.core import (
     QgsApplication,
+    QgsDataSourceUri,
     QgsProcessingAlgRunnerTask,
     QgsProcessingContext,
     QgsProcessingFeatureSourceDefinition,
@@ -66,8 +67,7 @@ def parameters(settings: RunSettings, output: Path) -> dict:
         "SCORE": settings.score or 0.0,
         "RESOLUTION": settings.resolution_m,
         "REGULARIZE": settings.regularize,
-        # As QGIS names a layer of a GeoPackage that is to have a name of its own.
-        "OUTPUT": f"ogr:dbname='{output}' table=\"{RESULT_LAYER}\" (geom)",
+        "OUTPUT": _destination(output),
     }
     zone = settings.zone
     if zone.kind == POLYGONS:
@@ -75,6 +75,15 @@ def parameters(settings: RunSettings, output: Path) -> dict:
     elif zone.kind != WHOLE:
         given["EXTENT"] = zone.rectangle
     return {name: value for name, value in given.items() if value not in (None, "")}
+
+
+def _destination(output: Path) -> str:
+    """As QGIS names a layer of a GeoPackage that is to have a name of its own."""
+    uri = QgsDataSourceUri()
+    uri.setDatabase(str(output))  # quotes what has to be
+    uri.setTable(RESULT_LAYER)
+    uri.setGeometryColumn("geom")
+    return f"ogr:{uri.uri()}"
 
 
 def open_result(path: Path) -> QgsVectorLayer:

@@ -9,12 +9,14 @@ from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRe
 from qgis.gui import QgsMapCanvas
 
 from rs4d_qgis.dock.forecast import forecast
+from rs4d_qgis.dock.result_place import choose_place
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import Phase
 from rs4d_qgis.dock.segment_run import RunRefused, SegmentRun
 from rs4d_qgis.dock.zone import VISIBLE, Zone, polygons_of, whole_layer
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.layers.results import provenance
+from rs4d_qgis.layers.runs import read_runs
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +38,10 @@ def start(qtbot, raster, model, tmp_path):
     """Starts a run with a zone and waits for its end; `meanwhile` is called at the first change of a certain kind."""
     canvas = QgsMapCanvas()
 
-    def run(zone, meanwhile=lambda run, state: None, **more):
+    def run(zone, meanwhile=lambda run, state: None, output=tmp_path / "result.gpkg", **more):
         settings = RunSettings(raster.id(), raster.name(), raster.source(), "gdal", zone, model["path"], score=0.01)
         settings = replace(settings, **more)
-        one = SegmentRun(settings, model, tmp_path / "result.gpkg", canvas)
+        one = SegmentRun(settings, model, output, canvas)
         one.changed.connect(lambda state: meanwhile(one, state))
         with qtbot.waitSignal(one.ended, timeout=60_000) as ended:
             one.start()
@@ -78,6 +80,16 @@ def test_a_run_becomes_a_layer_on_disk_above_the_imagery(start, raster, model, t
         ended.result["windows_total"]
         == forecast(RunSettings(raster.id(), "", "", "gdal", whole_layer(raster)), model["card"], raster).windows
     )
+
+
+def test_names_may_hold_dots_and_quotes(start, raster, tmp_path):
+    folder = tmp_path / 'L\'Aquila "v1.2"'
+    folder.mkdir()
+    place = choose_place(str(folder), "/nowhere", "l'ortho 0.5 m")
+    ended = start(whole_layer(raster), output=place.path)
+    assert (ended.state.phase, ended.state.kept) == (Phase.DONE, str(place.path))
+    assert ended.layer.featureCount() == ended.result["instances"] > 0
+    assert read_runs(ended.layer)[0]["run"] == ended.result["run"]
 
 
 def test_only_the_selected_polygons_are_searched(start, raster):
