@@ -24,6 +24,7 @@ from rs4d_core.scenes.areal import repair
 from rs4d_core.scenes.vector_layer import (
     CLASS_FIELD,
     REJECTED,
+    RUN_FIELD,
     SCORE_FIELD,
     STATUS_FIELD,
     VectorLayer,
@@ -117,6 +118,7 @@ def evaluate_layers(
     stop_if(cancelled)
     notes = [*found.notes, *truth.notes]
     frame = _without_rejected(found, notes)
+    _note_runs(found.source, frame, notes)
     frame, truth_frame = _on_common_ground(found.source, frame, truth.source, truth.frame)
     found_classes, truth_classes = _classes(found.source, frame, truth.source, truth_frame, class_field, notes)
     scores = _scores(frame, found.source, notes)
@@ -143,6 +145,12 @@ def _without_rejected(layer: VectorLayer, notes: list[str]) -> gpd.GeoDataFrame:
     if rejected.any():
         notes.append(f"{layer.source}: {rejected.sum()} rejected in review, not counted")
     return layer.frame[~rejected].reset_index(drop=True)
+
+
+def _note_runs(source: str, frame: gpd.GeoDataFrame, notes: list[str]) -> None:
+    runs = frame[RUN_FIELD].nunique() if RUN_FIELD in frame else 0
+    if runs > 1:
+        notes.append(f"{source}: it holds {runs} runs, and all count; what two of them found counts twice")
 
 
 def _on_common_ground(

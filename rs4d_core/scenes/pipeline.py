@@ -144,7 +144,7 @@ class SegmentResult:
         peak_rss_mb: the most memory that this process has ever held, in MiB.
         interrupted: it was cancelled, and `output` holds what was found until then. A prediction may still be running
             in the background; a program that wants to end now should not wait for it.
-        notes: what the user should know of how the scene was read.
+        notes: what the user should know of how the scene was read, and of the file that was written.
     """
 
     output: Path | None
@@ -230,8 +230,10 @@ def segment_scene(
                     left = (time.perf_counter() - started) / done * (len(windows) - done)
                     on_progress(Progress(done, len(windows), counts.total(), left))
             write(merger.finish())
+            notes = [*scene.notes]
             if writer:
                 writer.close(time.perf_counter() - started)
+                notes += writer.notes
     return SegmentResult(
         None if output_path is None else Path(output_path),
         run,
@@ -245,7 +247,7 @@ def segment_scene(
         predictor.device,
         _peak_rss_mb(),
         predictions.interrupted,
-        tuple(scene.notes),
+        tuple(notes),
     )
 
 

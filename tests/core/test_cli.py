@@ -78,13 +78,17 @@ def test_a_picture_of_the_result(capsys, tmp_path, small_scene, untrained_model)
 
 def test_a_second_run_is_added_to_a_geopackage(capsys, tmp_path, small_scene, untrained_model):
     output = tmp_path / "result.gpkg"
-    found = [
-        json.loads(run(capsys, "segment", small_scene, "-o", output, "--model", untrained_model, "--json")[0])
-        for _ in range(2)
-    ]
+    command = ("segment", small_scene, "-o", output, "--model", untrained_model, "--json")
+    (first, said_first), (second, said_second) = run(capsys, *command), run(capsys, *command)
     layer = gpd.read_file(output, layer="instances")
-    assert len(layer) == sum(result["instances"] for result in found)
+    assert len(layer) == sum(json.loads(result)["instances"] for result in (first, second))
     assert layer["run"].nunique() == 2
+    note = f"{output} was there already: it now holds 2 runs, {len(layer)} instances in all"
+    assert note in said_second
+    assert note in json.loads(second)["notes"]
+    assert "in all" not in said_first
+    _, said = run(capsys, "evaluate", output, output)
+    assert "it holds 2 runs, and all count" in said
 
 
 def test_an_evaluation_of_a_result_with_itself_is_perfect(capsys, tmp_path, small_scene, untrained_model):

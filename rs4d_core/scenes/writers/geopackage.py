@@ -151,6 +151,14 @@ def count_features(path: Path, run: str) -> int:
         return database.execute(query, (run,)).fetchone()[0]
 
 
+def count_all(path: Path) -> tuple[int, int]:
+    """Runs and instances in a result file, those of all runs together."""
+    with closing(sqlite3.connect(path)) as database:
+        return tuple(
+            database.execute(f'SELECT COUNT(*) FROM "{table}"').fetchone()[0] for table in (RUNS_TABLE, RESULT_LAYER)
+        )
+
+
 def _write_features(path: Path, crs_wkt: str | None, features: Sequence[Feature], run: str, append: bool) -> None:
     count = len(features)
     geometry = np.empty(count, dtype=object)

@@ -9,6 +9,7 @@ from rs4d_core.errors import OptionError, OutputError
 from rs4d_core.scenes.writers import coco, formats, geopackage
 from rs4d_core.scenes.writers.records import Feature, RunRecord
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.wording import counted
 
 SUFFIXES = (".gpkg", ".geojson", ".fgb", ".parquet", ".json")
 
@@ -28,6 +29,7 @@ class ResultWriter:
 
     Attributes:
         count: instances taken so far.
+        notes: once it is closed, what the user should know of the file.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ResultWriter:
         run: RunRecord,
     ):
         self.count = 0
+        self.notes: tuple[str, ...] = ()
         self._replacement = replacement
         self._suffix = suffix
         self._crs_wkt = crs_wkt
@@ -143,9 +146,12 @@ class ResultWriter:
             geopackage.merge(self._staged, merged)
             geopackage.add_run(merged, self._run, seconds)
             self._expect(geopackage.count_features(merged, self._run.run))
+            runs, instances = geopackage.count_all(merged)
             if geopackage.state(path) == before:
                 self._replacement.take_place(merged)
                 geopackage.drop_log(path)
+                held = f"{counted(runs, 'run')}, {counted(instances, 'instance')} in all"
+                self.notes = (f"{path} was there already: it now holds {held}",)
                 return
             os.unlink(merged)
         raise OutputError(f"{path} is being changed by another program: close it there, or write to another file")
