@@ -4,7 +4,9 @@
 #   ./run.sh                    a generated scene: out/demo.gpkg and out/demo.png
 #   ./run.sh --qgis             opens QGIS, with a profile of its own in out/qgis, on that scene with the panel beside it
 #   ./run.sh SCENE [options]    your scene: out/<name>.gpkg and out/<name>.png; the options are those of `rs4d segment`.
-#                               With -o OUT the result goes there, and no picture is drawn unless --picture asks for one.
+#                               A result of an earlier run in its place is replaced, and kept as out/<name>-earlier.gpkg.
+#                               With -o OUT the result goes there (a GeoPackage that exists is added to), and no picture
+#                               is drawn unless --picture asks for one.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 source "$root/.ci/environment.sh"
@@ -27,10 +29,22 @@ write_scene(generate_scene(seed=2_000_000_002, width=1400, height=1000, resoluti
 PYTHON
 }
 
+# set_aside RESULT.gpkg: makes room for a new one. What SQLite keeps beside a file that QGIS has open belongs to it, and
+# would spoil the new file.
+set_aside() {
+  [ -e "$1" ] || return 0
+  local earlier=${1%.gpkg}-earlier.gpkg part
+  rm -f "$earlier"-wal "$earlier"-shm
+  for part in "" -wal -shm; do
+    [ ! -e "$1$part" ] || mv -f "$1$part" "$earlier$part"
+  done
+  say "Replacing $1: the result of the earlier run is now $earlier"
+}
+
 if [ $# -eq 0 ]; then
   generate_demo
   say "Finding its instances ..."
-  rm -f "$demo.gpkg"
+  set_aside "$demo.gpkg"
   "${rs4d[@]}" segment "$demo.tif" -o "$demo.gpkg" --picture "$demo.png"
   say "Open $demo.gpkg over $demo.tif in QGIS, or look at the picture: $demo.png"
   exit
@@ -52,12 +66,15 @@ fi
 defaults=()
 if [ "${1#-}" = "$1" ]; then
   name=${1##*/}
-  defaults=(-o "$root/out/${name%.*}.gpkg" --picture "$root/out/${name%.*}.png")
+  [ -n "$name" ] || give_up "'$1' names no scene: ./run.sh SCENE takes the file of one"
+  result=$root/out/${name%.*}
+  defaults=(-o "$result.gpkg" --picture "$result.png")
   for argument in "$@"; do
     case $argument in
       -o* | --output | --output=*) defaults=() ;;
     esac
   done
 fi
+[ ${#defaults[@]} -eq 0 ] || set_aside "$result.gpkg"
 # Options that the user gives come later, and so override these.
 exec "${rs4d[@]}" segment "${defaults[@]}" "$@"
