@@ -12,11 +12,8 @@ from rs4d_qgis.dock.words import count, duration
 from rs4d_qgis.dock.zone import POLYGONS
 from rs4d_qgis.layers.estimate import grid_side, reading_resolution_m, resolution_sentence, windows
 from rs4d_qgis.layers.render import RenderError, Rendering
-from rs4d_qgis.layers.source import ground_resolution_m
+from rs4d_qgis.layers.source import ground_resolution_m, is_web_picture
 from rs4d_qgis.translation import tr
-
-# Providers of layers that have no pixels of their own: these are asked for at a resolution.
-_PICTURES = ("wms", "arcgismapserver")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def forecast(settings: RunSettings, card: dict, layer: QgsRasterLayer) -> Foreca
     place = settings.zone.within(layer)
     expected_m = tuple(card["resolution_m"])
     own_m = ground_resolution_m(layer, None if place.isEmpty() else place)
-    reading, _ = resolution_sentence(own_m, expected_m, settings.resolution_m)
+    reading = resolution_sentence(own_m, expected_m, settings.resolution_m, is_web_picture(layer))
     if place.isEmpty():
         nowhere = tr("The layer has nothing there: choose another extent, or zoom to the layer")
         return Forecast(reading, nowhere)
@@ -82,7 +79,7 @@ def _grid(
         RenderError: the layer would have to be fetched, and cannot be for this place.
     """
     across, down = layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
-    if layer.providerType() in _PICTURES:
+    if is_web_picture(layer):
         # Asks the service nothing.
         fetched = Rendering(layer).plan(place, expected_m, settings.resolution_m)
         own_m, across, down = fetched.resolution_m, fetched.across, fetched.down

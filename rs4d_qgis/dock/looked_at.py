@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsCoordinateTransform, QgsCsException, QgsMapLayer, QgsProject, QgsRasterLayer
+from qgis.core import QgsMapLayer, QgsProject, QgsRasterLayer
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt.QtCore import QObject, pyqtSignal
+
+from rs4d_qgis.layers.bounds import bounds_in
 
 
 def raster_looked_at(canvas: QgsMapCanvas, active: QgsMapLayer | None) -> QgsRasterLayer | None:
@@ -20,13 +22,9 @@ def raster_looked_at(canvas: QgsMapCanvas, active: QgsMapLayer | None) -> QgsRas
 
 
 def _in_view(layer: QgsRasterLayer, canvas: QgsMapCanvas) -> bool:
-    crs = canvas.mapSettings().destinationCrs()
-    transform = QgsCoordinateTransform(layer.crs(), crs, QgsProject.instance().transformContext())
-    transform.setBallparkTransformsAreAppropriate(True)
-    try:
-        return transform.transformBoundingBox(layer.extent()).intersects(canvas.extent())
-    except QgsCsException:  # an extent beyond where the map's CRS is defined, such as the poles of a world map
-        return True
+    place = bounds_in(canvas.mapSettings().destinationCrs(), layer.extent(), layer.crs())
+    # An extent beyond where the map's CRS is defined is one such as the whole world.
+    return place is None or place.intersects(canvas.extent())
 
 
 class LookedAt(QObject):

@@ -6,15 +6,14 @@ from dataclasses import asdict, dataclass, replace
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
-    QgsCoordinateTransform,
-    QgsCsException,
     QgsMapLayer,
-    QgsProject,
     QgsRasterLayer,
     QgsRectangle,
     QgsReferencedRectangle,
     QgsVectorLayer,
 )
+
+from rs4d_qgis.layers.bounds import bounds_in
 
 VISIBLE, DRAWN, WHOLE, POLYGONS = KINDS = ("visible", "drawn", "whole", "polygons")
 
@@ -61,13 +60,8 @@ class Zone:
         extent = layer.extent()
         if self.kind == WHOLE:
             return extent
-        transform = QgsCoordinateTransform(self.crs, layer.crs(), QgsProject.instance().transformContext())
-        transform.setBallparkTransformsAreAppropriate(True)  # of bounds, to a metre or so: nobody needs to be warned
-        try:
-            here = transform.transformBoundingBox(QgsRectangle(*self.bounds))
-        except QgsCsException:  # bounds beyond where one of the two CRSs is defined
-            return QgsRectangle()
-        return extent.intersect(here) if extent.intersects(here) else QgsRectangle()
+        here = bounds_in(layer.crs(), QgsRectangle(*self.bounds), self.crs)
+        return extent.intersect(here) if here is not None and extent.intersects(here) else QgsRectangle()
 
     def fixed(self) -> Zone:
         """The same place, whatever the map shows later: how a zone is kept with a past run."""

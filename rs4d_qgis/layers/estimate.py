@@ -48,16 +48,22 @@ def _along(side: int, window_px: int, overlap_px: int) -> int:
 
 
 def resolution_sentence(
-    own_m: float | None, expected_m: tuple[float, float], wanted_m: float | None = None
-) -> tuple[str, bool]:
-    """What to tell the user of the layer's resolution and the model's, and whether it is a warning.
+    own_m: float | None, expected_m: tuple[float, float], wanted_m: float | None = None, is_picture: bool = False
+) -> str:
+    """What to tell the user of the layer's resolution and the model's.
 
     Args:
-        own_m: metres a pixel of the layer, None where it has none of its own.
+        own_m: metres a pixel of the layer, None where it is not known.
+        is_picture: the layer has no pixels of its own, and is asked for at a resolution.
     """
     expects = tr("the model expects {:g} to {:g} m").format(*expected_m)
+    if own_m is None and is_picture:
+        reading = tr("at {:.3g} m, as asked for").format(wanted_m) if wanted_m else tr("as {}").format(expects)
+        return tr("This layer has no resolution of its own: it will be fetched {}.").format(reading)
     if own_m is None:
-        return tr("This layer has no resolution of its own: it will be fetched as {}.").format(expects), False
+        return tr("The resolution of this layer on the ground is unknown, {}: it will be read as it is.").format(
+            expects
+        )
     has = tr("This layer has {:.3g} m a pixel, {}").format(own_m, expects)
     reading_m = reading_resolution_m(own_m, expected_m, wanted_m)
     if reading_m == own_m:
@@ -65,7 +71,7 @@ def resolution_sentence(
     else:
         ending = tr("it will be resampled to {:.3g} m").format(reading_m)
     if wanted_m is not None:
-        return tr("{}: {}, as asked for.").format(has, ending), False
+        return tr("{}: {}, as asked for.").format(has, ending)
     if own_m > expected_m[1] * (1 + NEARLY):
-        return tr("{}: {}. Small objects cannot be made out in this layer.").format(has, ending), True
-    return f"{has}: {ending}.", False
+        return tr("{}: {}. Small objects cannot be made out in this layer.").format(has, ending)
+    return f"{has}: {ending}."

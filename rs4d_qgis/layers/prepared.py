@@ -8,10 +8,8 @@ from pathlib import Path
 from qgis.core import QgsFeedback, QgsRasterLayer, QgsRectangle
 
 from rs4d_qgis.layers.render import Rendering, copy_from_memory
-from rs4d_qgis.layers.source import SceneSource, is_in_memory, scene_source
+from rs4d_qgis.layers.source import SceneSource, is_in_memory, is_web_picture, scene_source
 from rs4d_qgis.translation import tr
-
-_SERVICES = ("wms", "wcs", "arcgismapserver")
 
 
 class PreparedScene:
@@ -38,7 +36,7 @@ class PreparedScene:
         self.is_fetched = self._source is None
         self.is_picture = self._rendering is not None and self._rendering.is_picture
         self.origin = layer.source() if self._source is None or self._source.temporary else self._source.path
-        self._terms = _terms(layer) if layer.providerType() in _SERVICES else None
+        self._terms = _terms(layer) if is_web_picture(layer) or layer.providerType() == "wcs" else None
 
     def source(
         self,

@@ -10,7 +10,6 @@ from pathlib import Path
 from osgeo import gdal, osr
 from qgis.core import (
     QgsCoordinateReferenceSystem,
-    QgsCoordinateTransform,
     QgsCsException,
     QgsDistanceArea,
     QgsPointXY,
@@ -19,6 +18,7 @@ from qgis.core import (
     QgsRectangle,
 )
 
+from rs4d_qgis.layers.bounds import bounds_in
 from rs4d_qgis.translation import tr
 
 _OPTION_MARK = "|option:"
@@ -52,6 +52,11 @@ def local_file(layer: QgsRasterLayer) -> str | None:
     if dataset is None or dataset.GetDriver().ShortName in _SERVICES:
         return None
     return source
+
+
+def is_web_picture(layer: QgsRasterLayer) -> bool:
+    """Whether a service draws this layer at whatever resolution it is asked for, as it has none of its own."""
+    return layer.providerType() in ("wms", "arcgismapserver")
 
 
 def is_in_memory(layer: QgsRasterLayer) -> bool:
@@ -151,7 +156,7 @@ def ground_resolution_m(
     None where the layer has no resolution of its own, as web services, or no CRS.
     """
     across, down = layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
-    if layer.providerType() in ("wms", "arcgismapserver") or not layer.crs().isValid() or not across or not down:
+    if is_web_picture(layer) or not layer.crs().isValid() or not across or not down:
         return None
     middle = _middle(layer, extent, extent_crs)
     size = pixel_size_m(layer.crs(), middle, across, down)
@@ -183,10 +188,7 @@ def _middle(
     if extent is None:
         return whole.center()
     if extent_crs is not None and extent_crs.isValid():
-        transform = QgsCoordinateTransform(extent_crs, layer.crs(), QgsProject.instance().transformContext())
-        transform.setBallparkTransformsAreAppropriate(True)
-        try:
-            extent = transform.transformBoundingBox(extent)
-        except QgsCsException:
+        extent = bounds_in(layer.crs(), extent, extent_crs)
+        if extent is None:
             return whole.center()
     return whole.intersect(extent).center() if whole.intersects(extent) else whole.center()

@@ -44,16 +44,16 @@ def test_the_rules_are_the_engine_s():
 
 
 @pytest.mark.parametrize(
-    ("own", "wanted", "says", "warns"),
+    ("own", "wanted", "is_picture", "says"),
     [
-        (0.075, None, "has 0.075 m a pixel, the model expects 0.3 to 1 m: it will be resampled to 0.3 m.", False),
-        (0.5, None, "it will be read as it is.", False),
-        (10.0, None, "resampled to 2.5 m. Small objects cannot be made out", True),
-        (0.5, 0.8, "resampled to 0.8 m, as asked for.", False),
-        (None, None, "has no resolution of its own: it will be fetched as the model expects 0.3 to 1 m.", False),
+        (0.075, None, False, "has 0.075 m a pixel, the model expects 0.3 to 1 m: it will be resampled to 0.3 m."),
+        (0.5, None, False, "it will be read as it is."),
+        (10.0, None, False, "resampled to 2.5 m. Small objects cannot be made out"),
+        (0.5, 0.8, False, "resampled to 0.8 m, as asked for."),
+        (None, None, True, "has no resolution of its own: it will be fetched as the model expects 0.3 to 1 m."),
+        (None, 0.5, True, "has no resolution of its own: it will be fetched at 0.5 m, as asked for."),
+        (None, None, False, "on the ground is unknown, the model expects 0.3 to 1 m: it will be read as it is."),
     ],
 )
-def test_the_resolution_is_told_against_the_model_s(own, wanted, says, warns):
-    sentence, warning = resolution_sentence(own, (0.3, 1.0), wanted)
-    assert says in sentence
-    assert warning == warns
+def test_the_resolution_is_told_against_the_model_s(own, wanted, is_picture, says):
+    assert says in resolution_sentence(own, (0.3, 1.0), wanted, is_picture)
