@@ -14,6 +14,7 @@ from qgis.core import (
     QgsMapLayerStyle,
     QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingParameterBoolean,
@@ -29,6 +30,7 @@ from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.parameters import class_names
 from rs4d_qgis.algorithms.vector_input import fields_without_key, write_input
 from rs4d_qgis.compat import MULTIPOLYGON, NUMBER_DOUBLE, SOURCE_POLYGON
+from rs4d_qgis.layers.class_names import as_known
 from rs4d_qgis.layers.no_crs import mark_without_crs, real_crs
 from rs4d_qgis.layers.runs import read_runs, write_runs
 from rs4d_qgis.translation import tr
@@ -141,7 +143,7 @@ class PostprocessAlgorithm(EngineAlgorithm):
                 "layer": str(given),
                 "output": str(made),
                 "score": self.parameterAsDouble(parameters, self.SCORE, context) or None,
-                "classes": class_names(self.parameterAsString(parameters, self.CLASSES, context)),
+                "classes": self._classes(parameters, context, source, feedback),
                 "merge": self.parameterAsBoolean(parameters, self.MERGE, context),
                 "regularize": self.parameterAsBoolean(parameters, self.REGULARIZE, context),
                 "simplify_m": self.parameterAsDouble(parameters, self.SIMPLIFY, context) or None,
@@ -162,6 +164,27 @@ class PostprocessAlgorithm(EngineAlgorithm):
         feedback.pushInfo(tr("{} of {} polygons").format(result["instances"], source.featureCount()))
         self._destination = destination
         return {self.OUTPUT: destination, self.INSTANCES: result["instances"]}
+
+    def _classes(
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        source: QgsProcessingFeatureSource,
+        feedback: QgsProcessingFeedback,
+    ) -> list[str] | None:
+        """Those to keep; None for all. Warns of those that no polygon has."""
+        wanted = class_names(self.parameterAsString(parameters, self.CLASSES, context))
+        field = source.fields().lookupField("class")
+        if wanted is None or field < 0:
+            return wanted
+        there = sorted(str(value) for value in source.uniqueValues(field) if value != NULL)
+        wanted = as_known(wanted, there)
+        for name in wanted:
+            if name not in there:
+                feedback.pushWarning(
+                    tr("Classes: no polygon is of class {}; there are {}").format(name, ", ".join(there) or tr("none"))
+                )
+        return wanted
 
     def _complete(self, path: Path, has_crs: bool, feedback: QgsProcessingFeedback) -> None:
         """Adds what a sink cannot take, where the output is a file that can hold it."""

@@ -19,6 +19,7 @@ from rs4d_qgis.algorithms.feedback import RunFeedback
 from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.run_sink import RunSink
 from rs4d_qgis.algorithms.segment_parameters import SegmentParameters
+from rs4d_qgis.layers.class_names import as_known
 from rs4d_qgis.layers.no_crs import forget_undefined_crs
 from rs4d_qgis.layers.prepared import PreparedScene
 from rs4d_qgis.layers.render import RenderCancelled, RenderError
@@ -95,6 +96,8 @@ class SegmentAlgorithm(SegmentParameters):
         if card is None:
             return {}
         options = self.options(parameters, context, self._scene.crs.isValid())
+        if options["classes"]:
+            options["classes"] = as_known(options["classes"], card["config"]["classes"])
         source, share = self._source(parameters, context, feedback, card, options)
         for note in source.notes:
             feedback.pushInfo(note)

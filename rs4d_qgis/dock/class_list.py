@@ -7,7 +7,7 @@ from qgis.PyQt.QtCore import QSize, Qt, pyqtSignal
 from qgis.PyQt.QtGui import QColor, QIcon, QPixmap
 from qgis.PyQt.QtWidgets import QAbstractItemView, QHBoxLayout, QListWidget, QListWidgetItem, QToolButton, QVBoxLayout
 
-from rs4d_qgis.dock.model_card import class_label
+from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.translation import tr
 
 _NAME_ROLE = Qt.ItemDataRole.UserRole

@@ -8,12 +8,8 @@ from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock.words import count
+from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.translation import tr
-
-
-def class_label(name: str) -> str:
-    """The name of a class for people: `storage_tank` is a name for programs."""
-    return name.replace("_", " ")
 
 
 def card_summary(card: dict) -> str:

@@ -27,6 +27,7 @@ from qgis.PyQt.QtCore import QByteArray
 from qgis.PyQt.QtGui import QColor
 
 from rs4d_qgis.compat import FIELD_BOOLEAN, FIELD_REAL, FIELD_TEXT
+from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.translation import tr
 
 FIELDS = {
@@ -73,7 +74,7 @@ def style_result(layer: QgsVectorLayer, colors: dict[str, str]) -> None:
 
     What has a class without a colour, as after an edit, is grey.
     """
-    categories = [QgsRendererCategory(name, _symbol(color), name) for name, color in colors.items()]
+    categories = [QgsRendererCategory(name, _symbol(color), class_label(name)) for name, color in colors.items()]
     categories.append(QgsRendererCategory(None, _symbol(OTHER_COLOR), tr("other")))
     layer.setRenderer(QgsCategorizedSymbolRenderer("class", categories))
     layer.setLabeling(_score_labels())

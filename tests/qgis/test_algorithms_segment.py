@@ -125,7 +125,7 @@ def test_only_what_lies_in_an_area_is_found(utm_scene, segment):
 
 def test_classes_score_and_bands_reach_the_engine(utm_scene, segment):
     everything = segment(str(utm_scene)).shapes
-    ships = segment(str(utm_scene), CLASSES="ship").shapes
+    ships = segment(str(utm_scene), CLASSES="Ship").shapes
     assert {shape[0] for shape in ships} == {"ship"}
     score = sorted(shape[1] for shape in everything)[len(everything) // 2]
     assert all(shape[1] >= score for shape in segment(str(utm_scene), SCORE=score).shapes)

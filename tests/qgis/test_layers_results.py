@@ -12,6 +12,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
+from rs4d_qgis.layers.class_names import as_known
 from rs4d_qgis.layers.live import LiveLayer
 from rs4d_qgis.layers.results import (
     add_to_group,
@@ -68,6 +69,17 @@ def test_every_class_has_its_colour_and_unknown_ones_are_shown_too(layer):
     renderer.stopRender(context)
     assert colors == {"ship": "#e41a1c", "zebra": "#808080"}
     assert renderer.categories()[0].symbol().symbolLayer(0).fillColor().alpha() < 100
+
+
+def test_the_legend_names_classes_as_people_do(layer):
+    style_result(layer, {"storage_tank": "#e41a1c"})
+    category = layer.renderer().categories()[0]
+    assert (category.value(), category.label()) == ("storage_tank", "storage tank")
+    assert as_known(["Storage Tank", "storage_tank", "ship"], ["storage_tank"]) == [
+        "storage_tank",
+        "storage_tank",
+        "ship",
+    ]
 
 
 def test_scores_are_labels_at_close_zoom_only(layer):
