@@ -49,7 +49,8 @@ class ProgressReport:
             now = time.monotonic()
             if self._last_line is None or now - self._last_line >= _QUIET_INTERVAL_S:
                 self._last_line = now
-                left = "" if progress.fraction == 1 else f", {_duration(progress.seconds_left)} left"
+                known = progress.seconds_left is not None and progress.fraction < 1
+                left = f", {_duration(progress.seconds_left)} left" if known else ""
                 print(f"rs4d: {progress.message}{left}", file=sys.stderr)
         elif self._task is None:
             self._task = self._bar.add_task("", **counts)

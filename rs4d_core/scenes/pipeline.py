@@ -21,12 +21,14 @@ from rs4d_core.models.instances import Instances
 from rs4d_core.scenes.area import Area
 from rs4d_core.scenes.areal import multipolygons, without_specks
 from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
+from rs4d_core.scenes.pace import Pace
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import Predictor, ScenePredictions
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
+from rs4d_core.wording import counted
 
 # Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,
 # and takes away most of the points.
@@ -96,13 +98,13 @@ class Progress:
     Attributes:
         windows_done, windows: of the scene.
         instances: that are final so far.
-        seconds_left: an estimate.
+        seconds_left: an estimate from the pace so far; None while nothing tells (see `Pace`).
     """
 
     windows_done: int
     windows: int
     instances: int
-    seconds_left: float
+    seconds_left: float | None
 
     @property
     def fraction(self) -> float:
@@ -112,7 +114,7 @@ class Progress:
     @property
     def message(self) -> str:
         """One line for a person."""
-        return f"{self.windows_done} of {self.windows} windows, {self.instances} instances"
+        return f"{self.windows_done} of {counted(self.windows, 'window')}, {counted(self.instances, 'instance')}"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def segment_scene(
         merger = SeamMerger(windows, scene.width, scene.height, _outline(options, predictor))
         predictions = ScenePredictions(scene, predictor, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
-        done = 0
+        done, pace = 0, Pace(predictions.batch)
         run = _record(scene, windows[0], predictor, options, least_scores)
         writing = nullcontext()
         if output_path is not None:
@@ -226,9 +228,9 @@ def segment_scene(
                     detections = polygonize(instances, windows[seen.index], scene.width, scene.height, seen.valid)
                 write(merger.add(seen.index, detections))
                 done += 1
+                pace.window_done(time.perf_counter())
                 if on_progress:
-                    left = (time.perf_counter() - started) / done * (len(windows) - done)
-                    on_progress(Progress(done, len(windows), counts.total(), left))
+                    on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
             write(merger.finish())
             notes = [*scene.notes]
             if writer:

@@ -79,6 +79,7 @@ class ScenePredictions:
     `GRACE_S` seconds, and the iteration ends.
 
     Attributes:
+        batch: so many windows are predicted at a time.
         model_seconds: time spent in the predictor so far.
         interrupted: the iteration ended because it was cancelled.
     """
@@ -89,7 +90,7 @@ class ScenePredictions:
         self._scene = scene
         self._predictor = predictor
         self._cancelled = cancelled
-        self._batch = 1 if predictor.device == "cpu" else GPU_BATCH
+        self.batch = 1 if predictor.device == "cpu" else GPU_BATCH
 
     def of(self, windows: list[Window]) -> Iterator[Seen]:
         """Predictions for `windows`, one by one.
@@ -101,8 +102,8 @@ class ScenePredictions:
         reader, model = Worker("rs4d-reader"), Worker("rs4d-model")
         pending: deque[tuple[Future, Future]] = deque()
         try:
-            for start in range(0, len(windows), self._batch):
-                indices = range(start, min(start + self._batch, len(windows)))
+            for start in range(0, len(windows), self.batch):
+                indices = range(start, min(start + self.batch, len(windows)))
                 read = reader.submit(self._read, windows, indices)
                 pending.append((read, model.submit(self._predict, read)))
                 if len(pending) > AHEAD:

@@ -12,6 +12,7 @@ from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import affinity, box
 
 from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes.pace import Pace
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -78,9 +79,19 @@ def test_a_scene_becomes_a_layer(scene, tmp_path):
     assert (result.interrupted, result.device, result.windows) == (False, "cpu", 6 * 4)
     assert [step.windows_done for step in steps] == list(range(1, 25))
     assert steps[-1].fraction == 1
+    assert steps[0].seconds_left is None  # the first window tells nothing of the others
+    assert all(step.seconds_left > 0 for step in steps[1:-1])
     assert steps[-1].seconds_left == 0
     assert 0 < result.model_seconds < result.seconds
     assert result.peak_rss_mb > 10
+
+
+def test_the_pace_is_that_of_the_batches_after_the_first():
+    pace, told = Pace(batch=2), []
+    for done, now_s in enumerate((60, 60, 63, 63, 65, 65, 66), start=1):
+        pace.window_done(now_s)
+        told.append(pace.seconds_left(7 - done))
+    assert told == [None, None, None, 3 / 2 * 3, 3 / 2 * 2, 5 / 4, 0]
 
 
 def test_without_an_output_the_instances_are_told_and_nothing_is_written(scene, tmp_path):
