@@ -22,7 +22,7 @@ from qgis.PyQt.QtWidgets import (
 from rs4d_qgis import settings
 from rs4d_qgis.bundled import plugin_version
 from rs4d_qgis.engine.client import engine_client
-from rs4d_qgis.engine.doctor import Finding, Report, describe_models, examine
+from rs4d_qgis.engine.doctor import Finding, Report, describe_models, examine, source_words
 from rs4d_qgis.engine.errors import EngineError, EngineNotFound
 from rs4d_qgis.engine.locate import EngineLocation, locate_engine
 from rs4d_qgis.engine.tasks import EngineTask
@@ -154,8 +154,8 @@ class CheckDialog(QDialog):
             tr("<b>Set up engine...</b> below makes it, and shows all that it does before it starts."),
             tr("With an engine on this machine: choose its Python above."),
             tr("By hand, in an environment of its own: {}; then choose {} above.").format(
-                f"<code>python3 -m venv rs4d &amp;&amp; rs4d/bin/python -m pip install rs4d=={plugin_version()}</code>",
-                "<code>rs4d/bin/python</code>",
+                f"<code>{html.escape(_BY_HAND.format(source_words()))}</code>",
+                "<code>engine/bin/python</code>",
             ),
         )
         intro = tr("What computes is a Python package of its own, outside of QGIS. There are three ways to it:")
@@ -196,6 +196,9 @@ def _examine(task: EngineTask, location: EngineLocation, folders: list[str]) -> 
     return Report(location, (*report.findings, *describe_models(hello)))
 
 
+_BY_HAND = "python3 -m venv engine && engine/bin/python -m pip install {}"
+
+
 def _heading() -> str:
     return f"RS4D {plugin_version()} in QGIS {Qgis.QGIS_VERSION}"
 
@@ -207,11 +210,14 @@ def _interpreter(location: EngineLocation) -> Finding:
 def _table(findings: tuple[Finding, ...], marked: bool = True) -> str:
     rows = []
     for finding in findings:
-        mark, color = ("&#10003;", "#2e8b57") if finding.ok else ("&#10007;", "#c0392b")
+        if finding.absent:
+            mark, color = "&#8211;", "#808080"
+        else:
+            mark, color = ("&#10003;", "#2e8b57") if finding.ok else ("&#10007;", "#c0392b")
         mark = mark if marked else ""
         value = html.escape(finding.value)
         if finding.mend:
-            words = tr("If you want it:") if finding.ok else f"<b>{tr('To mend:')}</b>"
+            words = tr("If you want it:") if finding.absent else f"<b>{tr('To mend:')}</b>"
             value += f"<br>{words} {html.escape(finding.mend)}"
         rows.append(
             f'<tr><td style="color:{color}">{mark}</td><td style="padding-right:12px;white-space:nowrap">'

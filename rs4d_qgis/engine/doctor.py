@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import shlex
 import subprocess
 import threading
@@ -27,12 +26,14 @@ class Finding:
         ok: whether it works.
         value: what was found, or what went wrong.
         mend: the command or step that mends it, or adds what is absent; None where there is nothing to do.
+        absent: whether it is optional and not there, or not usable.
     """
 
     name: str
     ok: bool
     value: str
     mend: str | None = None
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Report:
         """For a message to somebody who helps."""
         lines = [heading, f"interpreter: {self.location.python} ({self.location.words})"]
         for finding in self.findings:
-            lines.append(f"{'ok    ' if finding.ok else 'FAILED'} {finding.name}: {finding.value}")
+            mark = "-     " if finding.absent else "ok    " if finding.ok else "FAILED"
+            lines.append(f"{mark} {finding.name}: {finding.value}")
             if finding.mend and not finding.ok:
                 lines.append(f"       to mend: {finding.mend}")
         return "\n".join(lines) + "\n"
@@ -90,10 +92,15 @@ def examine(location: EngineLocation, cancelled: Callable[[], bool]) -> Report:
         checks = json.loads(output)["checks"]
     except (ValueError, KeyError, TypeError):
         return Report(location, (_no_doctor(location, errors.decode("utf-8", "replace")),))
-    return Report(
-        location,
-        tuple(Finding(c["name"], c["ok"], c["value"], c["mend"] and exact(c["mend"], location)) for c in checks),
-    )
+    return Report(location, tuple(_finding(check, location) for check in checks))
+
+
+def _finding(check: dict, location: EngineLocation) -> Finding:
+    mend = check["mend"]
+    # The engine knows the command for a new installation, but not that the plugin made this one.
+    if check.get("reinstall") and location.source == "managed":
+        mend = "; or ".join(step for step in (_repair(location), check.get("hint")) if step)
+    return Finding(check["name"], check["ok"], check["value"], mend, check.get("absent", False))
 
 
 _CHOOSE = "choose another interpreter above, or let Set up engine... make one"
@@ -113,7 +120,7 @@ def describe_models(hello: dict) -> tuple[Finding, ...]:
     for model in hello.get("models", ()):
         if "error" in model:
             error, path = model["error"], model["path"]
-            findings.append(Finding("model", True, error if path in error else f"{path}: {error}"))
+            findings.append(Finding("model", True, error if path in error else f"{path}: {error}", absent=True))
             continue
         card = model["card"]
         low, high = card["resolution_m"]
@@ -123,15 +130,17 @@ def describe_models(hello: dict) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def exact(mend: str, location: EngineLocation) -> str:
-    """The engine's advice as it is typed for this very engine: it does not know from where it is asked."""
-    anew = re.sub(r"install the engine anew \([^)]*\)", lambda _found: _repair(location), mend)
-    return re.sub(r"(?<!-m )pip install", lambda _found: f"{shlex.quote(location.python)} -m pip install", anew)
-
-
 def _repair(location: EngineLocation) -> str:
+    """What makes an engine anew that cannot say so itself."""
     if location.source == "managed":
         return "Raster > RS4D > Set up engine..., which repairs it"
-    if location.source == "checkout":
-        return f"rm -r {shlex.quote(str(checkout_folder()))} && {shlex.quote(str(checkout_folder().parent / 'run.sh'))}"
-    return f"{shlex.quote(location.python)} -m pip install --force-reinstall rs4d"
+    checkout = checkout_folder()
+    if location.source == "checkout" and checkout is not None:
+        return f"rm -r {shlex.quote(str(checkout / '.venv'))} && {shlex.quote(str(checkout / 'run.sh'))}"
+    return f"{shlex.quote(location.python)} -m pip install --force-reinstall {source_words()}"
+
+
+def source_words() -> str:
+    """What to give to pip for the engine: the folder that the plugin runs from, else words in its place."""
+    checkout = checkout_folder()
+    return "FOLDER-WITH-THE-SOURCE-OF-RS4D" if checkout is None else shlex.quote(str(checkout))

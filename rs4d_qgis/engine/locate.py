@@ -65,9 +65,11 @@ def locate_engine() -> EngineLocation:
         return EngineLocation(
             _existing(named, f"named by {VARIABLE}", "correct that variable and start QGIS again"), "environment"
         )
-    for folder, source in ((checkout_folder(), "checkout"), (managed_folder(), "managed")):
-        python = folder and environment_python(folder)
-        if python and python.is_file() and not (folder / UNFINISHED).exists():
+    checkout = checkout_folder()
+    places = [(checkout / ".venv", "checkout")] if checkout else []
+    for folder, source in (*places, (managed_folder(), "managed")):
+        python = environment_python(folder)
+        if python.is_file() and not (folder / UNFINISHED).exists():
             return EngineLocation(str(python), source)
     command = shutil.which("rs4d")
     python = command and _python_of_command(Path(command))
@@ -98,9 +100,14 @@ def managed_folder() -> Path:
 
 
 def checkout_folder() -> Path | None:
-    """The environment beside the plugin's source, None where the plugin was installed from a zip."""
+    """The folder with the source that the plugin runs from, None where it was installed from a zip."""
     root = Path(__file__).resolve().parents[2]
-    return root / ".venv" if (root / "rs4d_core" / "__init__.py").is_file() else None
+    return root if is_source(root) else None
+
+
+def is_source(folder: Path) -> bool:
+    """Whether pip can install the engine from a folder."""
+    return (folder / "pyproject.toml").is_file() and (folder / "rs4d_core" / "__init__.py").is_file()
 
 
 def _existing(python: str, how: str, next_step: str) -> str:

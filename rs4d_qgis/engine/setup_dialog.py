@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import platform
 import shutil
 import sys
@@ -38,17 +37,11 @@ from rs4d_qgis.engine.proxy import proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import Python, find_pythons, probe
 from rs4d_qgis.engine.setup_plan import LEAST_GB, MOST_GB, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import set_up
+from rs4d_qgis.engine.setup_source import Source, package, problem, problem_of_wheels
 from rs4d_qgis.engine.tasks import EngineTask
 from rs4d_qgis.translation import tr
 
 _LOG_LINES = 5000
-
-
-class _Ask(enum.Enum):
-    """Packages for which a path is asked."""
-
-    WHEEL = enum.auto()
-    SOURCE = enum.auto()
 
 
 class SetupTask(EngineTask):
@@ -123,14 +116,14 @@ class SetupDialog(QDialog):
         for button in buttons.buttons():
             button.setAutoDefault(False)  # a stray Enter starts nothing
 
-        package = QHBoxLayout()
-        package.addWidget(self._package, 1)
-        package.addWidget(self._package_file, 1)
+        source = QHBoxLayout()
+        source.addWidget(self._package, 1)
+        source.addWidget(self._package_file, 1)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         form.addRow(tr("Folder"), self._folder)
         form.addRow(tr("Made with"), self._python)
-        form.addRow(tr("Installed"), package)
+        form.addRow(tr("Install"), source)
         form.addRow(tr("PyTorch from"), self._torch_index)
         form.addRow(tr("Without internet"), self._wheels)
         form.addRow(tr("Proxy"), self._proxy)
@@ -166,17 +159,14 @@ class SetupDialog(QDialog):
 
     def options(self) -> SetupOptions | None:
         """What is chosen, None where something is still missing."""
-        python = self._python.currentData()
-        package = self._package.currentData()
-        if isinstance(package, _Ask):
-            package = self._package_file.filePath().strip()
-        if not isinstance(python, Python) or python.problem or not package:
+        if self._missing() is not None:
             return None
+        source = self._package.currentData()
         wheels = self._wheels.filePath().strip()
         return SetupOptions(
             folder=managed_folder(),
-            python=python.path,
-            package=package,
+            python=self._python.currentData().path,
+            package=package(source, self._package_file.filePath().strip()) if isinstance(source, Source) else source,
             wheels=Path(wheels) if wheels else None,
             constraints=bundled("constraints.txt"),
             torch_index=self._torch_index.text().strip(),
@@ -224,10 +214,10 @@ class SetupDialog(QDialog):
         version = plugin_version()
         checkout = checkout_folder()
         if checkout is not None:
-            self._package.addItem(tr("RS4D of this checkout, {}").format(checkout.parent), str(checkout.parent))
-        self._package.addItem(tr("RS4D {}, downloaded").format(version), f"rs4d=={version}")
-        self._package.addItem(tr("a wheel file ..."), _Ask.WHEEL)
-        self._package.addItem(tr("a folder with the source ..."), _Ask.SOURCE)
+            self._package.addItem(tr("RS4D of this checkout, {}").format(checkout), str(checkout))
+        self._package.addItem(tr("RS4D from a folder with the source ..."), Source.FOLDER)
+        self._package.addItem(tr("RS4D from a wheel file ..."), Source.WHEEL)
+        self._package.addItem(tr("RS4D {} from the folder of wheels below").format(version), Source.WHEELS)
 
     def _find_pythons(self) -> None:
         self._look(lambda task: find_pythons(task.isCanceled), self._show_pythons)
@@ -265,12 +255,11 @@ class SetupDialog(QDialog):
         task.start()
 
     def _package_chosen(self) -> None:
-        asks = self._package.currentData()
-        self._package_file.setVisible(isinstance(asks, _Ask))
-        if isinstance(asks, _Ask):
-            mode = QgsFileWidget.StorageMode
-            self._package_file.setStorageMode(mode.GetFile if asks is _Ask.WHEEL else mode.GetDirectory)
-            self._package_file.setFilter("Wheels (*.whl)" if asks is _Ask.WHEEL else "")
+        source = self._package.currentData()
+        mode = QgsFileWidget.StorageMode
+        self._package_file.setVisible(source in (Source.FOLDER, Source.WHEEL))
+        self._package_file.setStorageMode(mode.GetFile if source is Source.WHEEL else mode.GetDirectory)
+        self._package_file.setFilter("Wheels (*.whl)" if source is Source.WHEEL else "")
         self._show_plan()
 
     def _show_plan(self) -> None:
@@ -284,7 +273,7 @@ class SetupDialog(QDialog):
         self._status.clear()
         if options is None:
             self._log.setPlainText("")
-            self._status.setText(self._missing())
+            self._status.setText(self._missing() or "")
         else:
             self._log.setPlainText("\n\n".join(f"# {s.title}\n{s.text(options.system)}" for s in plan(options)))
             if (folder / UNFINISHED).exists():
@@ -296,7 +285,8 @@ class SetupDialog(QDialog):
                 self._status.setText(words.format(LEAST_GB, MOST_GB))
         self._show_state()
 
-    def _missing(self) -> str:
+    def _missing(self) -> str | None:
+        """What is still to be chosen; "" while Pythons are looked for, None where nothing is."""
         python = self._python.currentData()
         if self._search is not None:
             return ""
@@ -304,7 +294,11 @@ class SetupDialog(QDialog):
             return tr("No Python 3.10 or newer was found: install one (python.org), or choose one above.")
         if python.problem:
             return tr("{} cannot be taken: {}.").format(python.path, python.problem)
-        return tr("Choose the wheel file, or the folder with the source.")
+        source = self._package.currentData()
+        wheels = self._wheels.filePath().strip()
+        if isinstance(source, Source):
+            return problem(source, self._package_file.filePath().strip(), wheels)
+        return problem_of_wheels(wheels)
 
     def _show_state(self) -> None:
         running = self._task is not None

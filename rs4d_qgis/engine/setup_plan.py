@@ -28,7 +28,8 @@ class SetupOptions:
     Attributes:
         folder: of the environment.
         python: the program that makes it, 3.10 or newer.
-        package: what pip installs: "rs4d==0.1.0", a wheel, or the folder of a checkout.
+        package: what pip installs: the folder with the source, a wheel, or "rs4d==0.1.0" out of `wheels`. Never the
+            latter without them: what an index has under that name need not be this project.
         wheels: a folder with all wheels, for machines without internet; None to download.
         constraints: a file that pins the versions; not used with a folder of wheels, which is its own choice.
         torch_index: address of a package index that PyTorch comes from; "" for pip's own, which on Linux has the large

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from qgis import utils
 from qgis.core import QgsApplication
@@ -37,6 +38,7 @@ def whole_life(desk):
     check.grab().save(os.environ["RS4D_DESK_FOLDER"] + "/check.png")
     _menu(desk)["Set up engine..."].trigger()
     setup = desk.plugin._dialogs["setup"]
+    setup._package_file.setFilePath(str(Path(__file__).resolve().parents[2]))
     yield lambda: setup.isVisible() and setup.options() is not None
     report["commands"] = setup._log.toPlainText()
     setup.grab().save(os.environ["RS4D_DESK_FOLDER"] + "/setup.png")

@@ -18,6 +18,7 @@ from rs4d_qgis.engine.environment import UNFINISHED
 from rs4d_qgis.engine.locate import EngineLocation, locate_engine, managed_folder
 from rs4d_qgis.engine.pythons import Python
 from rs4d_qgis.engine.setup_dialog import SetupDialog
+from rs4d_qgis.engine.setup_source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -29,7 +30,8 @@ def own_profile(qgis_app, tmp_path, monkeypatch):
     """A profile of its own, an installed plugin, and no engine that the machine happens to have."""
     monkeypatch.setattr(QgsApplication, "qgisSettingsDirPath", staticmethod(lambda: f"{tmp_path}/profile/"))
     monkeypatch.setattr(locate, "checkout_folder", lambda: None)
-    monkeypatch.setattr("rs4d_qgis.engine.setup_dialog.checkout_folder", lambda: None)
+    for user in ("doctor", "setup_dialog"):
+        monkeypatch.setattr(f"rs4d_qgis.engine.{user}.checkout_folder", lambda: None)
     monkeypatch.delenv(locate.VARIABLE, raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     settings.set_interpreter("")
@@ -71,10 +73,15 @@ def choose_python(qtbot, setup):
     setup._python.activated.emit(0)
 
 
+def choose_wheels(setup, folder):
+    setup._package.setCurrentIndex(setup._package.findData(Source.WHEELS))
+    setup._wheels.setFilePath(str(folder))
+
+
 def test_without_an_engine_the_ways_to_one_are_told(qtbot, check):
     check.show()
     assert check._headline.text() == "There is no engine."
-    assert "pip install rs4d==" in check._text.toPlainText()
+    assert "pip install FOLDER-WITH-THE-SOURCE-OF-RS4D; then choose" in check._text.toPlainText()
     with qtbot.waitSignal(check.setup_wanted):
         click(qtbot, check, "Set up engine...")
 
@@ -92,7 +99,7 @@ def test_choosing_the_interpreter_checks_it_and_the_report_can_be_copied(qtbot, 
     shown = check._text.toPlainText()
     for expected in ("chosen in the settings", "torch", "cpu (", "rs4d-tiny, the default: 11 classes"):
         assert expected in shown
-    assert f"{tmp_path}/broken.safetensors is not a model file" in shown
+    assert f"–\nmodel\n{tmp_path}/broken.safetensors is not a model file" in shown
     click(qtbot, check, "Copy report")
     copied = QGuiApplication.clipboard().text()
     assert copied.startswith("RS4D 0.")
@@ -121,7 +128,24 @@ def test_what_fails_comes_with_the_command_that_mends_it(qtbot, check, tmp_path)
     check.show()
     qtbot.waitUntil(lambda: check._task is None, timeout=_PATIENCE_MS)
     assert "FAILED torch: ModuleNotFoundError: No module named 'torch'" in check._report_text
-    assert f"To mend: {python} -m pip install --force-reinstall rs4d" in check._text.toPlainText()
+    shown = check._text.toPlainText()
+    assert f"To mend: install the engine anew: /usr/bin/python3 -m pip install --force-reinstall {ROOT}" in shown
+    assert "✗" in shown
+    assert "–\nmamba-ssm" in shown  # absent is no success
+    assert "If you want it: /usr/bin/python3 -m pip install" in shown
+
+
+def test_nothing_can_be_started_before_there_is_a_source(qtbot, setup):
+    setup.show()
+    choose_python(qtbot, setup)
+    assert setup._package.currentData() is Source.FOLDER
+    assert not setup._start.isEnabled()
+    setup._package_file.setFilePath("/nope")
+    assert not setup._start.isEnabled()
+    assert setup._status.text().startswith("/nope is not the source of RS4D")
+    setup._package_file.setFilePath(str(ROOT))
+    assert setup._start.isEnabled()
+    assert setup._log.toPlainText().count(f" {ROOT}\n") == 1
 
 
 def test_the_set_up_shows_its_commands_runs_them_and_is_found(qtbot, setup, tmp_path):
@@ -129,7 +153,7 @@ def test_the_set_up_shows_its_commands_runs_them_and_is_found(qtbot, setup, tmp_
     write_wheel(wheels, "0.1.0", "print('all that is needed works')")
     setup.show()
     choose_python(qtbot, setup)
-    setup._wheels.setFilePath(str(wheels))
+    choose_wheels(setup, wheels)
     planned = setup._log.toPlainText()
     assert f"/usr/bin/python3 -I -m venv {managed_folder()}" in planned
     assert f"--no-index --find-links {wheels} rs4d==0.1.0" in planned
@@ -148,7 +172,7 @@ def test_a_set_up_is_cancelled_and_gone_on_with(qtbot, setup, tmp_path):
     settings.set_interpreter(str(ENGINE_PYTHON))
     setup.show()
     choose_python(qtbot, setup)
-    setup._wheels.setFilePath(str(wheels))
+    choose_wheels(setup, wheels)
     click(qtbot, setup, "Set up")
     qtbot.waitUntil(lambda: "[1/3]" in setup._log.toPlainText(), timeout=_PATIENCE_MS)
     click(qtbot, setup, "Cancel")

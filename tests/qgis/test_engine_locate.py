@@ -48,7 +48,7 @@ def test_each_place_comes_before_the_next(tmp_path, monkeypatch):
     managed = program(managed_folder() / "bin" / "python")
     assert locate_engine() == EngineLocation(str(managed), "managed")
     checkout = program(tmp_path / "checkout" / ".venv" / "bin" / "python")
-    monkeypatch.setattr(locate, "checkout_folder", lambda: checkout.parent.parent)
+    monkeypatch.setattr(locate, "checkout_folder", lambda: checkout.parents[2])
     assert locate_engine() == EngineLocation(str(checkout), "checkout")
     named = program(tmp_path / "named" / "python")
     monkeypatch.setenv(locate.VARIABLE, str(named))

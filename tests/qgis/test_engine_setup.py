@@ -15,6 +15,7 @@ from rs4d_qgis.engine.proxy import proxy_url, proxy_variables, proxy_words
 from rs4d_qgis.engine.pythons import find_pythons, probe
 from rs4d_qgis.engine.setup_plan import BROKEN, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import SetupFailed, set_up
+from rs4d_qgis.engine.setup_source import Source, package, problem
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 
@@ -51,10 +52,10 @@ def never() -> bool:
 
 def test_the_plan_makes_an_environment_installs_pinned_versions_and_checks(tmp_path):
     python = str(environment_python(tmp_path))
-    make, install, check = (step.command for step in plan(options(tmp_path)))
+    make, install, check = (step.command for step in plan(options(tmp_path, package="/home/me/rs4d")))
     assert make == ("/usr/bin/python3", "-I", "-m", "venv", str(tmp_path))
     assert install[:5] == (python, "-I", "-m", "pip", "install")
-    assert install[-3:] == ("--constraint", str(CONSTRAINTS), "rs4d==0.1.0")
+    assert install[-3:] == ("--constraint", str(CONSTRAINTS), "/home/me/rs4d")
     assert check == (python, "-I", "-m", "rs4d_core.cli", "doctor")
 
 
@@ -70,6 +71,28 @@ def test_a_folder_of_wheels_takes_no_index(tmp_path):
     install = plan(options(tmp_path, wheels=Path("/media/wheels")))[1].command
     assert install[-4:] == ("--no-index", "--find-links", "/media/wheels", "rs4d==0.1.0")
     assert not any("://" in part for part in install)
+
+
+def test_a_source_that_does_not_exist_is_told_before_anything_starts(tmp_path, monkeypatch):
+    source, empty = tmp_path / "source", tmp_path / "empty"
+    empty.mkdir()
+    (source / "rs4d_core").mkdir(parents=True)
+    (source / "rs4d_core" / "__init__.py").touch()
+    wheel = str(write_wheel(tmp_path / "wheels", "0.1.0", ""))
+    wheels = str(tmp_path / "wheels")
+    assert problem(Source.FOLDER, "", "").startswith("Choose the folder")
+    for folder in ("/nope", str(source)):
+        assert problem(Source.FOLDER, folder, "").startswith(f"{folder} is not the source of RS4D")
+    (source / "pyproject.toml").touch()
+    assert problem(Source.FOLDER, str(source), "") is None
+    assert problem(Source.FOLDER, str(source), str(empty)).startswith(f"{empty} has no wheels in it")
+    assert problem(Source.WHEEL, wheels, "").startswith(f"{wheels} is not a wheel")
+    assert problem(Source.WHEEL, wheel, "") is None
+    assert problem(Source.WHEELS, "", "").startswith("Choose the folder with all wheels")
+    assert problem(Source.WHEELS, "", str(empty)).startswith(f"{empty} has no wheel of RS4D 0.")
+    assert problem(Source.WHEELS, "", wheels) is None
+    monkeypatch.chdir(tmp_path)
+    assert package(Source.FOLDER, "source") == str(source)  # pip would take the bare word for a name
 
 
 def test_commands_are_shown_as_they_are_typed(tmp_path):
