@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rs4d_qgis.layers.class_names import as_known
 from rs4d_qgis.layers.no_crs import forget_undefined_crs
 from rs4d_qgis.layers.prepared import PreparedScene
 from rs4d_qgis.layers.render import RenderCancelled, RenderError
-from rs4d_qgis.layers.results import set_provenance, style_result
+from rs4d_qgis.layers.results import result_name, set_provenance, style_result
 from rs4d_qgis.layers.source import SceneSource
 from rs4d_qgis.translation import tr
 
@@ -70,6 +70,7 @@ class SegmentAlgorithm(SegmentParameters):
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, self.INPUT))
         self._folder = tempfile.TemporaryDirectory(prefix="rs4d-")
+        self._began = datetime.now()
         self._scene = PreparedScene(layer, Path(self._folder.name))
         return True
 
@@ -123,8 +124,11 @@ class SegmentAlgorithm(SegmentParameters):
             feedback.runFinished.emit({**result, "record": record})
         self._destination = sink.destination
         colors = _shown_colors(card, result["by_class"])
+        name = result_name(self._scene.name, self._began)
 
         def dress(layer: QgsVectorLayer) -> None:
+            if layer.name() == tr("Instances"):  # the user gave it no other name
+                layer.setName(name)
             forget_undefined_crs(layer)
             set_provenance(layer, record)
             style_result(layer, colors)
@@ -202,7 +206,7 @@ class SegmentAlgorithm(SegmentParameters):
             )
 
     def _group_name(self) -> str:
-        return f"{self._scene.name}, {time.strftime('%H:%M:%S')}"
+        return f"{self._scene.name}, {self._began.strftime('%H:%M:%S')}"
 
 
 def _shown_colors(card: dict[str, Any], by_class: dict[str, int]) -> dict[str, str]:

@@ -20,10 +20,11 @@ from rs4d_qgis.dock.result_place import choose_place
 from rs4d_qgis.dock.run_box import RunBox
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import Phase, RunState
-from rs4d_qgis.dock.segment_run import Ended, RunRefused, SegmentRun, open_result
+from rs4d_qgis.dock.segment_run import Ended, RunRefused, SegmentRun, group_name, open_result
 from rs4d_qgis.dock.settings_form import SettingsForm
 from rs4d_qgis.dock.ways_out import WayOut, ways_out
 from rs4d_qgis.dock.zone import whole_layer
+from rs4d_qgis.layers.results import add_to_group
 from rs4d_qgis.translation import tr
 
 # A map that is panned tells of every step.
@@ -73,7 +74,7 @@ class SegmentDock(QgsDockWidget):
         self._looked_at = LookedAt(iface, self)
         self._looked_at.changed.connect(self.form.follow)
         QgsProject.instance().layersRemoved.connect(self._layers_removed)
-        QgsProject.instance().cleared.connect(self.form.extents.forget_drawing)
+        QgsProject.instance().cleared.connect(self._project_closed)
         QgsApplication.instance().aboutToQuit.connect(self.tear_down)
         self.visibilityChanged.connect(self._shown)
         self._looked_at.look()
@@ -136,7 +137,7 @@ class SegmentDock(QgsDockWidget):
             return
         QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersRemoved.disconnect(self._layers_removed)
-        QgsProject.instance().cleared.disconnect(self.form.extents.forget_drawing)
+        QgsProject.instance().cleared.disconnect(self._project_closed)
         self._looked_at.deleteLater()
         self._looked_at = None
         self._soon.stop()
@@ -182,6 +183,11 @@ class SegmentDock(QgsDockWidget):
         self._looked_at.look()
         self._soon.start()
 
+    def _project_closed(self) -> None:
+        self.form.extents.forget_drawing()
+        if not self.busy:
+            self.box.say("")  # of a run in that project, beside it
+
     def _foresee(self) -> None:
         missing = self.form.missing()
         if self._hello is None and self.form.layer() is not None:
@@ -206,7 +212,7 @@ class SegmentDock(QgsDockWidget):
         self._learn(run, ended)
         past_runs.remember(
             PastRun(
-                datetime.now().isoformat(timespec="seconds"),
+                run.began.isoformat(timespec="seconds"),
                 run.model["name"],
                 state.found,
                 state.phase is Phase.DONE,
@@ -223,7 +229,7 @@ class SegmentDock(QgsDockWidget):
         if state.phase is Phase.DONE and not state.found:
             level = Qgis.MessageLevel.Info
         # After QGIS's own word that a task is complete, which would hide it.
-        QTimer.singleShot(0, lambda: self._push(f"{state.line()} {more}".strip(), level))
+        QTimer.singleShot(0, lambda: self._push(state.line(), level))
         if state.phase is Phase.FAILED:
             # It may be gone: the line should say how it is now, and have one ready for the next run.
             self.engine.look()
@@ -232,6 +238,8 @@ class SegmentDock(QgsDockWidget):
     def _where(self, ended: Ended) -> str:
         if ended.state.kept is None or ended.state.kept in ended.state.reason:
             return ""
+        if ended.layer is None:  # the project that it lies beside is not the open one any more
+            return tr("Saved as {}.").format(ended.state.kept)
         name = Path(ended.state.kept).name
         return f"{self._aloud}." if self._aloud else tr("Saved beside the project, as {}.").format(name)
 
@@ -270,8 +278,14 @@ class SegmentDock(QgsDockWidget):
         project = QgsProject.instance()
         if any(Path(layer.source().split("|")[0]) == path for layer in project.mapLayers().values()):
             return True
-        layer = open_result(path) if path.exists() else None
-        return layer is not None and layer.isValid() and project.addMapLayer(layer) is not None
+        if not path.exists():
+            return False
+        began = datetime.fromisoformat(past.time)
+        layer = open_result(path, past.settings, began)
+        if not layer.isValid():
+            return False
+        add_to_group(layer, group_name(past.settings, began))
+        return True
 
     def _zoom_to(self, settings: RunSettings) -> None:
         self._canvas.setReferencedExtent(settings.zone.rectangle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from rs4d_qgis import settings
 from rs4d_qgis.dock.run_settings import RunSettings
@@ -16,7 +17,7 @@ class PastRun:
     """A run that has ended.
 
     Attributes:
-        time: when it ended, ISO 8601, local.
+        time: when it began, ISO 8601, local.
         model_name: of the model it was made with.
         found: instances.
         complete: it was neither cancelled nor broken.
@@ -43,14 +44,10 @@ def remember(run: PastRun) -> None:
     settings.set_last(_NAME, [asdict(past) for past in [run, *past_runs()][:MOST]])
 
 
-def forget_all() -> None:
-    """Empty the list. Results and layers stay."""
-    settings.set_last(_NAME, [])
-
-
 def _from_json(fields: object) -> PastRun | None:
     try:
         plain = dict(fields)
+        datetime.fromisoformat(plain["time"])
         return PastRun(settings=RunSettings.from_json(plain.pop("settings")), **plain)
     except (KeyError, TypeError, ValueError):
         return None

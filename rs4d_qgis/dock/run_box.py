@@ -153,9 +153,11 @@ class RunBox(QWidget):
         menu.clear()
         runs = self._past_runs()
         for run in runs:
-            when = run.time.replace("T", " ")[:16]
-            label = tr("{when}  {layer}: {found} found").format(
-                when=when, layer=run.settings.layer_name, found=run.found
+            label = tr("{when}  {layer}: {found} found{how}").format(
+                when=run.time.replace("T", " "),
+                layer=run.settings.layer_name,
+                found=run.found,
+                how="" if run.complete else tr(" (stopped early)"),
             )
             action = menu.addAction(label.replace("&", "&&"))
             action.setToolTip("\n".join(filter(None, (run.model_name, run.output))))

@@ -27,7 +27,7 @@ from rs4d_qgis.dock.run_state import RunState
 from rs4d_qgis.dock.zone import POLYGONS, WHOLE
 from rs4d_qgis.layers.live import LiveLayer
 from rs4d_qgis.layers.no_crs import forget_undefined_crs
-from rs4d_qgis.layers.results import add_to_group, set_provenance, style_result
+from rs4d_qgis.layers.results import add_to_group, result_name, set_provenance, step_back, style_result
 from rs4d_qgis.translation import tr
 
 ALGORITHM = "rs4d:segment"
@@ -86,15 +86,22 @@ def _destination(output: Path) -> str:
     return f"ogr:{uri.uri()}"
 
 
-def open_result(path: Path) -> QgsVectorLayer:
-    """The instances of a run's file."""
-    return QgsVectorLayer(f"{path}|layername={RESULT_LAYER}", tr("Instances"), "ogr")
+def open_result(path: Path, settings: RunSettings, began: datetime) -> QgsVectorLayer:
+    """The instances of a run's file, named after what was run on and when."""
+    name = result_name(settings.layer_name, began)
+    return QgsVectorLayer(f"{path}|layername={RESULT_LAYER}", name, "ogr")
+
+
+def group_name(settings: RunSettings, began: datetime) -> str:
+    """Of a run's group of layers."""
+    return tr("{} {}").format(settings.layer_name, began.strftime("%H:%M:%S"))
 
 
 class SegmentRun(QObject):
     """Starts with `start`, and ends by itself or after `cancel`.
 
     Whatever ends it, what was found until then is kept: as a styled layer in a group of its own, above the imagery.
+    Where another project is open by then, in its file only.
 
     Signals:
         changed(RunState): something happened.
@@ -117,7 +124,8 @@ class SegmentRun(QObject):
         self._live: PacedLayer | None = None
         self._result: dict | None = None
         self._started = 0.0
-        self._name = tr("{} {}").format(settings.layer_name, datetime.now().strftime("%H:%M:%S"))
+        self.began = datetime.now()
+        self._name = group_name(settings, self.began)
         self._same_project = True
         # The task manager keeps none of these alive.
         self._task: QgsProcessingAlgRunnerTask | None = None
@@ -208,22 +216,28 @@ class SegmentRun(QObject):
         layer = self._result_layer()
         found = 0 if layer is None else layer.featureCount()
         self._take_live_away()
+        if layer is not None:
+            self._dress(layer)
         if layer is not None and self._same_project:
             self._show(layer)
-        elif not self._same_project:
+        else:
             layer = None
         reason = self._feedback.errors[-1] if self._feedback.errors else tr("The run failed; the log may tell why.")
         self._set(self.state.ended(ok, found, str(self.output) if found else None, reason))
         self.ended.emit(Ended(self.state, layer, self._result, time.monotonic() - self._started))
 
-    def _show(self, layer: QgsVectorLayer) -> None:
-        """The result with its look and its provenance, in the group of the run."""
+    def _dress(self, layer: QgsVectorLayer) -> None:
+        """Give the result its look and its provenance."""
         forget_undefined_crs(layer)
         style_result(layer, self._colors_of(layer))
         record = self._record()
         set_provenance(layer, record)
         # Whoever opens the file later sees it so too. QGIS would ask before it replaces a style of the same name.
         layer.saveStyleToDatabase(record["run"], "", True, "")
+
+    def _show(self, layer: QgsVectorLayer) -> None:
+        """The result in the group of the run, and what it lies over out of its way."""
+        step_back(layer)
         group = add_to_group(layer, self._name)
         group.setExpanded(False)  # which it is not, but the tree shows so until it is told of a change
         group.setExpanded(True)
@@ -232,7 +246,7 @@ class SegmentRun(QObject):
         """The layer of the file; None, and no file either, where nothing was found."""
         if not self.output.exists():
             return None
-        layer = open_result(self.output)
+        layer = open_result(self.output, self.settings, self.began)
         if layer.isValid() and layer.featureCount() > 0:
             return layer
         del layer  # it holds the file open
@@ -250,7 +264,7 @@ class SegmentRun(QObject):
         # The engine is gone and cannot say how it read the scene: what it was asked is known.
         return {
             "run": self.output.stem,
-            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "time": self.began.astimezone().isoformat(timespec="seconds"),
             "model": self.model["name"],
             "model_sha256": self.model["sha256"],
             "parameters": {**self.settings.to_json(), "complete": False},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from qgis.core import (
@@ -108,6 +109,27 @@ def add_to_group(layer: QgsVectorLayer, group_name: str) -> QgsLayerTreeGroup:
         there.parent().removeChildNode(there)
     node.setCustomProperty("showFeatureCount", True)
     return group
+
+
+def result_name(scene: str, began: datetime) -> str:
+    """What to call the result of a run on a layer of this name."""
+    return tr("{} instances {}").format(scene, began.strftime("%H:%M"))
+
+
+def step_back(layer: QgsVectorLayer) -> None:
+    """Makes room for a new result: earlier ones of its scene fold, and are unticked where they lie under it.
+
+    Only groups that hold nothing but results of that scene are touched. To be called before the layer is shown.
+    """
+    scene = provenance(layer)["scene"]
+    for group in QgsProject.instance().layerTreeRoot().findGroups():
+        layers = [node.layer() for node in group.findLayers()]
+        if not layers or not all(isinstance(earlier, QgsVectorLayer) for earlier in layers):
+            continue
+        if all((provenance(earlier) or {}).get("scene") == scene for earlier in layers):
+            group.setExpanded(False)
+            if any(earlier.extent().intersects(layer.extent()) for earlier in layers):
+                group.setItemVisibilityChecked(False)
 
 
 def set_provenance(layer: QgsVectorLayer, record: dict[str, Any]) -> None:

@@ -193,7 +193,7 @@ def past_run_again(desk):
     desk.report |= {
         "drawn": list(settings.zone.bounds),
         "layer": settings.layer_name,
-        "results": [_told(desk, layer)["count"] for layer in _results(desk)],
+        "results": [(_told(desk, layer)["count"], _told(desk, layer)["group"]) for layer in _results(desk)],
         "view": _bounds(desk.canvas.extent()),
     }
     desk.shot("past")

@@ -62,7 +62,7 @@ def test_draw_an_extent_run_and_see_polygons_then_reopen_the_run(play, tmp_path)
     assert f"harbour: {result['count']} found" in again["menu"][0]
     assert again["drawn"] == told["drawn"]
     assert again["layer"] == "harbour"
-    assert again["results"] == [result["count"]]
+    assert again["results"] == [[result["count"], result["group"]]]
     assert contains(again["view"], told["drawn"], by=1.0)
 
 

@@ -253,6 +253,7 @@ def test_a_loaded_result_is_styled_grouped_and_knows_its_run(utm_scene, segment,
         assert layer.labeling().settings().minimumScale == 1000
         group = project.layerTreeRoot().findLayer(layer.id()).parent()
         assert group.name().startswith("scene, ")
+        assert layer.name().startswith("scene instances ")
         assert layer.metadata().identifier() == results["RUN"]
         assert any("SHA-256" in line for line in layer.metadata().history())
     finally:

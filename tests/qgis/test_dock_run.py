@@ -1,5 +1,6 @@
 """Runs of the panel by QGIS's task manager and the real engine, without a desktop."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -66,7 +67,8 @@ def test_a_run_becomes_a_layer_on_disk_above_the_imagery(start, raster, model, t
     ended = start(whole_layer(raster))
     assert (ended.state.phase, ended.state.kept) == (Phase.DONE, str(tmp_path / "result.gpkg"))
     assert ended.state.found == ended.layer.featureCount() == ended.result["instances"] > 0
-    assert tree() == ["harbour", "Instances", "harbour"]
+    assert tree() == ["harbour", ended.layer.name(), "harbour"]
+    assert re.fullmatch(r"harbour instances \d\d:\d\d", ended.layer.name())
     assert ended.layer.crs() == raster.crs()
     assert provenance(ended.layer)["model_sha256"] == model["sha256"]
     assert ended.layer.metadata().abstract()
@@ -123,6 +125,17 @@ def test_tiles_of_a_web_service_are_foreseen_as_they_are_fetched(start, model, t
     server.close()
 
 
+def test_earlier_results_on_the_same_ground_step_back(start, raster, tmp_path):
+    def shown(ended):
+        node = QgsProject.instance().layerTreeRoot().findLayer(ended.layer.id())
+        return node.isVisible(), node.parent().isExpanded()
+
+    first = start(whole_layer(raster))
+    second = start(whole_layer(raster), output=tmp_path / "second.gpkg", layer_name="port")
+    assert (shown(first), shown(second)) == ((False, False), (True, True))
+    assert QgsProject.instance().layerTreeRoot().findLayer(raster.id()).isVisible()
+
+
 def test_a_run_that_finds_nothing_leaves_nothing(start, raster, tmp_path):
     ended = start(whole_layer(raster), score=1.0)
     assert (ended.state.phase, ended.state.found, ended.layer) == (Phase.DONE, 0, None)
@@ -143,7 +156,7 @@ def test_polygons_are_on_the_map_before_the_end_and_cancel_keeps_them(start, ras
     assert ended.state.phase is Phase.CANCELLED
     assert ended.state.found == ended.layer.featureCount() >= live[0]
     assert ended.result["interrupted"]
-    assert tree() == ["harbour", "Instances", "harbour"]
+    assert tree() == ["harbour", ended.layer.name(), "harbour"]
 
 
 def test_a_run_does_not_end_in_another_project(start, raster):
@@ -156,6 +169,11 @@ def test_a_run_does_not_end_in_another_project(start, raster):
     assert ended.state.found > 0
     assert ended.layer is None
     assert tree() == []
+    # Whoever opens the file later sees it as it would have been shown.
+    layer = QgsVectorLayer(f"{ended.state.kept}|layername=instances", "later", "ogr")
+    assert layer.featureCount() == ended.state.found
+    assert layer.renderer().type() == "categorizedSymbol"
+    assert provenance(layer)["run"] == ended.result["run"]
 
 
 def test_the_engines_reason_is_told(start, raster):

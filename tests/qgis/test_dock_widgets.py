@@ -23,6 +23,8 @@ from rs4d_qgis.dock.forecast import forecast
 from rs4d_qgis.dock.live_layer import PacedLayer
 from rs4d_qgis.dock.looked_at import raster_looked_at
 from rs4d_qgis.dock.model_card import card_html
+from rs4d_qgis.dock.past_runs import PastRun
+from rs4d_qgis.dock.run_box import RunBox
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.segment_run import parameters
 from rs4d_qgis.dock.settings_form import SettingsForm
@@ -299,6 +301,20 @@ def test_the_card_tells_classes_accuracy_and_licences():
     assert "CC BY 4.0 &lt;where stated&gt;" in page
     assert "not measured" in page  # buildings
     assert "has not been measured" in card_html({**MODELS[0], "card": {**CARD, "metrics": {}}})
+
+
+def test_the_menu_of_past_runs_tells_runs_of_one_layer_apart(raster):
+    def past(second, complete):
+        time = f"2026-01-02T03:04:{second:02}"
+        return PastRun(time, "model", 8, complete, None, settings(raster, whole_layer(raster)))
+
+    box = RunBox(lambda: [past(5, True), past(9, False)])
+    menu = box._past.menu()
+    menu.aboutToShow.emit()
+    assert [action.text() for action in menu.actions()] == [
+        "2026-01-02 03:04:05  harbour: 8 found",
+        "2026-01-02 03:04:09  harbour: 8 found (stopped early)",
+    ]
 
 
 def test_live_polygons_come_in_batches_that_leave_the_map_alone(canvas, qtbot):
