@@ -89,17 +89,26 @@ make_environment() {
 install_engine() { install_package "$1" "$root"; }
 install_engine_and_tests() { install_package "$1" "$root[test]"; }
 
+# pip_install PYTHON ARGUMENT...: in the pinned versions. Who looks on sees how far it is; a log gets what goes wrong.
+pip_install() {
+  local python=$1 voice=--quiet
+  shift
+  if [ -t 2 ]; then
+    voice=--progress-bar=on
+  fi
+  "$python" -m pip install "$voice" -c "$root/constraints.txt" "$@" >&2
+}
+
 install_package() {
   # The build tool first, so that its version is ours too and not the newest.
-  "$1" -m pip install -q -c "$root/constraints.txt" setuptools >&2 &&
-    "$1" -m pip install -q -c "$root/constraints.txt" --no-build-isolation -e "$2" >&2
+  pip_install "$1" setuptools && pip_install "$1" --no-build-isolation -e "$2"
 }
 
 install_qgis_tests() {
-  "$1" -m pip install -q -c "$root/constraints.txt" pytest pytest-qt pytest-qgis bandit >&2 || return
+  pip_install "$1" pytest pytest-qt pytest-qgis bandit || return
   # Beside, and not in the environment: there the test tools would take it in the stead of QGIS's PyQt5.
   local beside=${1%/bin/python}/pyqt6
-  [ -d "$beside" ] || "$1" -m pip install -q -c "$root/constraints.txt" --target "$beside" PyQt6 >&2
+  [ -d "$beside" ] || pip_install "$1" --target "$beside" PyQt6
 }
 
 # engine_environment [test]: .venv with the engine, and with the tools of the tests where asked for.
@@ -116,7 +125,7 @@ engine_environment() {
     need_packages python3 python3-venv
     python=$(find_python) || give_up "Python 3.10 or newer is needed, with its venv module. Install one, then start this again."
   }
-  say "Setting up the engine in .venv: about 2 GB, some minutes, this one time."
+  say "Setting up the engine in .venv: 2 GB, up to 7 GB where PyTorch comes with CUDA. Some minutes, this one time."
   if [ "$contents" = test ]; then
     make_environment "$root/.venv" "$python" "$tested" install_engine_and_tests
   else
