@@ -3,7 +3,7 @@
     python package_plugin.py [FOLDER]
 
 What the checkout has beside `rs4d_qgis/` goes into it: metadata, licence, the pinned versions for the set-up of the
-engine, icons and styles. The same sources always give the same bytes.
+engine, and icons. The same sources always give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 PLUGIN = "rs4d_qgis"
 # What stands beside the plugin in a checkout and inside it in the zip.
-BESIDE = ("metadata.txt", "LICENSE", "constraints.txt", "resources/icons", "resources/styles")
-SUFFIXES = {".py", ".svg", ".qml"}
+BESIDE = ("metadata.txt", "LICENSE", "constraints.txt", "resources/icons")
+SUFFIXES = {".py", ".svg"}
 
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16

@@ -8,10 +8,8 @@ from qgis.core import (
     QgsMapLayerProxyModel,
     QgsProcessing,
     QgsProcessingParameterDefinition,
-    QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsTask,
-    QgsUnitTypes,
     QgsWkbTypes,
 )
 from qgis.PyQt import QtGui, QtWidgets
@@ -20,23 +18,15 @@ from qgis.PyQt.QtCore import QMetaType, QVariant
 # In Qt 6 it is no widget.
 QAction = QtGui.QAction if hasattr(QtGui, "QAction") else QtWidgets.QAction
 
-# Geometry types, and units: 3.30.
+# Geometry types: 3.30.
 if hasattr(Qgis, "WkbType"):
     MULTIPOLYGON = Qgis.WkbType.MultiPolygon
     NO_GEOMETRY = Qgis.WkbType.NoGeometry
-    POINT_GEOMETRY = Qgis.GeometryType.Point
     POLYGON_GEOMETRY = Qgis.GeometryType.Polygon
-    METERS = Qgis.DistanceUnit.Meters
-    DEGREES = Qgis.DistanceUnit.Degrees
-    SQUARE_METERS = Qgis.AreaUnit.SquareMeters
 else:
     MULTIPOLYGON = QgsWkbTypes.Type.MultiPolygon
     NO_GEOMETRY = QgsWkbTypes.Type.NoGeometry
-    POINT_GEOMETRY = QgsWkbTypes.GeometryType.PointGeometry
     POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
-    METERS = QgsUnitTypes.DistanceUnit.DistanceMeters
-    DEGREES = QgsUnitTypes.DistanceUnit.DistanceDegrees
-    SQUARE_METERS = QgsUnitTypes.AreaUnit.AreaSquareMeters
 
 # Filters of layer combo boxes: 3.34.
 if hasattr(Qgis, "LayerFilter"):
@@ -61,12 +51,6 @@ if hasattr(Qgis, "ProcessingNumberParameterType"):
 else:
     NUMBER_DOUBLE = QgsProcessingParameterNumber.Type.Double
     NUMBER_INTEGER = QgsProcessingParameterNumber.Type.Integer
-if hasattr(Qgis, "ProcessingFileParameterBehavior"):
-    FILE_FILE = Qgis.ProcessingFileParameterBehavior.File
-    FILE_FOLDER = Qgis.ProcessingFileParameterBehavior.Folder
-else:
-    FILE_FILE = QgsProcessingParameterFile.Behavior.File
-    FILE_FOLDER = QgsProcessingParameterFile.Behavior.Folder
 
 # Tasks that QGIS announces the end of only where they say so themselves: 3.26.
 QUIET_TASK = QgsTask.Flag.CanCancel
@@ -79,9 +63,7 @@ try:
     FIELD_TEXT = QMetaType.Type.QString
     FIELD_REAL = QMetaType.Type.Double
     FIELD_BOOLEAN = QMetaType.Type.Bool
-    FIELD_INTEGER = QMetaType.Type.Int
 except TypeError:
     FIELD_TEXT = QVariant.Type.String
     FIELD_REAL = QVariant.Type.Double
     FIELD_BOOLEAN = QVariant.Type.Bool
-    FIELD_INTEGER = QVariant.Type.Int
