@@ -14,6 +14,7 @@ from rs4d_qgis import settings
 from rs4d_qgis.engine import locate
 from rs4d_qgis.engine.check_dialog import CheckDialog
 from rs4d_qgis.engine.client import close_engine
+from rs4d_qgis.engine.doctor import examine
 from rs4d_qgis.engine.environment import UNFINISHED
 from rs4d_qgis.engine.locate import EngineLocation, locate_engine, managed_folder
 from rs4d_qgis.engine.pythons import Python
@@ -116,15 +117,20 @@ def test_a_python_without_engine_is_told_with_the_next_step(qtbot, check):
     assert "To mend: choose another interpreter above" in check._text.toPlainText()
 
 
-def test_what_fails_comes_with_the_command_that_mends_it(qtbot, check, tmp_path):
-    # The real doctor, in a Python that has nothing of what the engine needs.
+@pytest.fixture
+def bare_python(tmp_path):
+    """The real doctor, in a Python that has nothing of what the engine needs."""
     python = tmp_path / "python"
     python.write_text(
         f"#!/bin/sh\nshift 3\nexec /usr/bin/python3 -I -c \"import runpy, sys; sys.path.insert(0, '{ROOT}'); "
         "runpy.run_module('rs4d_core.cli', run_name='__main__', alter_sys=True)\" \"$@\"\n"
     )
     python.chmod(0o755)
-    settings.set_interpreter(str(python))
+    return str(python)
+
+
+def test_what_fails_comes_with_the_command_that_mends_it(qtbot, check, bare_python):
+    settings.set_interpreter(bare_python)
     check.show()
     qtbot.waitUntil(lambda: check._task is None, timeout=_PATIENCE_MS)
     assert "FAILED torch: ModuleNotFoundError: No module named 'torch'" in check._report_text
@@ -133,6 +139,13 @@ def test_what_fails_comes_with_the_command_that_mends_it(qtbot, check, tmp_path)
     assert "✗" in shown
     assert "–\nmamba-ssm" in shown  # absent is no success
     assert "If you want it: /usr/bin/python3 -m pip install" in shown
+
+
+def test_an_engine_that_the_set_up_made_is_mended_by_it(bare_python):
+    report = examine(EngineLocation(bare_python, "managed"), lambda: False)
+    mend = {finding.name: finding.mend for finding in report.findings if not finding.ok}
+    assert mend["torch"] == "Raster > RS4D > Set up engine..., which repairs it"
+    assert mend["default model"] == f"{mend['torch']}; or name a model file with --model"
 
 
 def test_nothing_can_be_started_before_there_is_a_source(qtbot, setup):
