@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import rs4d_core
 from rs4d_core.errors import RS4DError
 from rs4d_core.interruption import Interruption
+from rs4d_core.wording import counted
 
 if TYPE_CHECKING:
     from rs4d_core.scenes.pipeline import Progress
@@ -252,17 +253,18 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         )
     else:
         print(
-            f"{result.output}: {_counted(result.instances, result.by_class)}, from {result.windows} windows "
+            f"{result.output}: {_counted(result.instances, result.by_class)}, from {counted(result.windows, 'window')} "
             f"in {result.seconds:.1f} s ({result.model_seconds:.1f} s of it in the model)"
         )
     if result.interrupted:
-        return _fail(INTERRUPTED, f"interrupted: {result.windows} finished windows are kept in {result.output}")
+        kept = counted(result.windows, "finished window")
+        return _fail(INTERRUPTED, f"interrupted: what {kept} showed is in {result.output}")
     return DONE
 
 
 def _counted(instances: int, by_class: dict[str, int]) -> str:
     parts = ", ".join(f"{name} {count}" for name, count in by_class.items() if count)
-    return f"{instances} instance{'' if instances == 1 else 's'}{f' ({parts})' if parts else ''}"
+    return f"{counted(instances, 'instance')}{f' ({parts})' if parts else ''}"
 
 
 def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int:
@@ -297,7 +299,8 @@ def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     if arguments.json:
         _print_json(card.to_json())
         return DONE
-    from rs4d_core.console import print_pairs
+    from rs4d_core.card_tables import by_class, by_data_set
+    from rs4d_core.console import print_pairs, print_table
 
     low, high = card.resolution_m
     print_pairs(
@@ -308,26 +311,18 @@ def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
             ("resolution", f"{low:g} to {high:g} m a pixel"),
             ("bands", ", ".join(card.bands)),
             ("windows", f"{card.window_px} px, overlapping by {card.overlap_px} px"),
-            ("classes", f"{len(card.classes)}, each with its default score:"),
-            *(("", f"{name} {score:.2f}") for name, score in zip(card.classes, card.default_scores, strict=True)),
             ("trained on", "" if card.training_data else "not told"),
             *(("", ", ".join(f"{key}: {value}" for key, value in data.items())) for data in card.training_data),
-            ("measured", "" if card.metrics else "not told"),
-            *(("", line) for line in _metric_lines(card.metrics)),
+            *(() if card.metrics else (("measured", "not told"),)),
             ("created by", card.created_by),
         ]
     )
+    if card.metrics:
+        print()
+        print_table(*by_data_set(card.metrics))
+    print()
+    print_table(*by_class(card.metrics, card.classes, card.default_scores))
     return DONE
-
-
-def _metric_lines(metrics: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            lines += _metric_lines(value, f"{prefix}{name} ")
-        else:
-            lines.append(f"{prefix}{name} {value:.3f}" if isinstance(value, float) else f"{prefix}{name} {value}")
-    return lines
 
 
 def _doctor(arguments: argparse.Namespace, _interruption: Interruption) -> int:

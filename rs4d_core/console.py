@@ -27,9 +27,8 @@ class ProgressReport:
     def __enter__(self) -> "ProgressReport":
         if sys.stderr.isatty():
             self._bar = Bar(
-                TextColumn("{task.completed}/{task.total} windows"),
+                TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.fields[instances]} instances"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
@@ -44,7 +43,6 @@ class ProgressReport:
 
     def show(self, progress: "Progress") -> None:
         """Report how far the run is."""
-        counts = {"completed": progress.windows_done, "total": progress.windows, "instances": progress.instances}
         if self._bar is None:
             now = time.monotonic()
             if self._last_line is None or now - self._last_line >= _QUIET_INTERVAL_S:
@@ -53,9 +51,9 @@ class ProgressReport:
                 left = f", {_duration(progress.seconds_left)} left" if known else ""
                 print(f"rs4d: {progress.message}{left}", file=sys.stderr)
         elif self._task is None:
-            self._task = self._bar.add_task("", **counts)
+            self._task = self._bar.add_task(progress.message, completed=progress.windows_done, total=progress.windows)
         else:
-            self._bar.update(self._task, **counts)
+            self._bar.update(self._task, completed=progress.windows_done, description=progress.message)
 
 
 def _duration(seconds: float) -> str:

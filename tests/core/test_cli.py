@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,27 @@ def test_info_shows_the_card(capsys, untrained_model):
         assert said in text
 
 
+def test_info_shows_the_measured_accuracy_in_tables(capsys):
+    card = json.loads(run(capsys, "info", "--json")[0])
+    lines = run(capsys, "info")[0].splitlines()
+    sets = lines.index(next(line for line in lines if line.startswith("measured on")))
+    classes = lines.index(next(line for line in lines if line.startswith("mask AP50 by class")))
+    for line, (name, measured) in zip(lines[sets + 1 :], card["metrics"].items(), strict=False):
+        shown = [f"{measured[kind][key]:.3f}" for kind in ("box", "mask") for key in ("ap", "ap50")]
+        assert line.split() == [name, str(measured["images"]), *shown]
+    for line, name in zip(lines[classes + 1 :], card["config"]["classes"], strict=True):
+        found = [measured["by_class"].get(name, {}).get("mask_ap50") for measured in card["metrics"].values()]
+        assert line.split()[0] == name
+        assert line.split()[1:-1] == ["-" if value is None else f"{value:.3f}" for value in found]
+
+
+def test_counts_agree_with_their_nouns(capsys, tmp_path, small_scene, untrained_model):
+    command = ("segment", small_scene, "-o", tmp_path / "r.gpkg", "--model", untrained_model)
+    text, errors = run(capsys, *command, "--window", "512", "--score", "1")
+    assert text.startswith(f"{tmp_path}/r.gpkg: 0 instances, from 1 window in ")
+    assert "rs4d: 1 of 1 window, 0 instances" in errors.splitlines()
+
+
 def test_doctor_finds_this_installation_in_order(capsys):
     diagnosis = json.loads(run(capsys, "doctor", "--json")[0])
     assert diagnosis["ok"]
@@ -170,7 +192,7 @@ def test_an_interrupted_run_keeps_its_finished_windows(tmp_path, untrained_model
     finally:
         running.kill()
     assert running.returncode == 130, said + errors
-    assert "finished windows are kept" in errors.splitlines()[-1]
+    assert re.search(r"interrupted: what \d+ finished windows? showed is in ", errors.splitlines()[-1])
     result = json.loads(text)
     assert result["interrupted"]
     assert 0 < result["windows"] < 484
