@@ -19,6 +19,7 @@ from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.vector_layer import VectorLayer, read_vector_layer
 from rs4d_core.scenes.writers import SUFFIXES, RunRecord, coco, formats, geopackage
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.wording import counted
 
 PENDING = "pending"
 ACCEPTED = "accepted"
@@ -91,7 +92,7 @@ def export_layer(
                 _CONVERTERS[suffix](staged, target)
             found = _COUNTERS[suffix](target)
             if found != len(frame):
-                raise OSError(f"{found} of {len(frame)} instances reached the file")
+                raise OSError(f"{found} of {counted(len(frame), 'instance')} reached the file")
             stop_if(cancelled)
             replacement.take_place(target)
     finally:
@@ -123,7 +124,9 @@ def _image(source: str, frame: gpd.GeoDataFrame, runs: pd.DataFrame, scene: Path
     """The image of the newest run, which its record describes best."""
     nameless = int(frame["class"].isna().sum())
     if nameless:
-        raise LayerError(f"{source}: {nameless} instances have no class, and COCO needs one: set it in the layer")
+        raise LayerError(
+            f"{source}: {counted(nameless, 'instance')} without a class, and COCO needs one: set it in the layer"
+        )
     if runs.empty:
         raise LayerError(f"{source}: it holds no record of its runs, which COCO needs: give a GeoPackage of rs4d")
     scenes = list(runs["scene"].unique())
@@ -156,8 +159,8 @@ def _in_image(source: str, frame: gpd.GeoDataFrame, image: _Image) -> gpd.GeoDat
     within = shapely.intersects(pixels, shapely.box(0, 0, image.record.scene_width, image.record.scene_height))
     if not within.all():
         raise LayerError(
-            f"{source}: {(~within).sum()} of {len(frame)} instances lie outside of the scene {image.record.scene}: "
-            "name the scene that they were found in"
+            f"{source}: {(~within).sum()} of {counted(len(frame), 'instance')} outside of the scene "
+            f"{image.record.scene}: name the scene that the layer was made from"
         )
     return frame
 

@@ -14,6 +14,7 @@ import shapely
 
 from rs4d_core.errors import LayerError
 from rs4d_core.scenes.areal import repair
+from rs4d_core.wording import counted
 
 RESULT_LAYER = "instances"
 # Fields of a result layer, and what a review may have said.
@@ -135,7 +136,7 @@ def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLa
 
 def _note(notes: list[str], count: int, text: str) -> None:
     if count:
-        notes.append(text.format(f"{count} feature{'s' if count > 1 else ''}"))
+        notes.append(text.format(counted(count, "feature")))
 
 
 def crs_name(crs: pyproj.CRS | None) -> str:

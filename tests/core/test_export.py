@@ -139,7 +139,7 @@ def test_coco_of_a_scene_that_was_moved(tmp_path, reviewed):
     assert export_layer(layer, tmp_path / "out.json", scene=moved).instances == len(truth)
     elsewhere = tmp_path / "elsewhere.tif"
     write_scene(generate_scene(5, 300, 200, 0.5), elsewhere, transform=Affine(0.5, 0, 0, 0, -0.5, 0))
-    with pytest.raises(LayerError, match="lie outside"):
+    with pytest.raises(LayerError, match="63 of 63 instances outside"):
         export_layer(layer, tmp_path / "out.json", scene=elsewhere)
 
 
@@ -158,7 +158,7 @@ def test_what_was_drawn_by_hand_may_lack_values(tmp_path, reviewed):
     assert (by_hand["status"], by_hand["edited"]) == ("pending", False)
     assert np.isnan(by_hand["score"])
     assert shapely.is_valid(by_hand["geometry"])
-    with pytest.raises(LayerError, match="1 instances have no class"):
+    with pytest.raises(LayerError, match="1 instance without a class"):
         export_layer(layer, tmp_path / "out.json")
 
 

@@ -158,7 +158,7 @@ class ResultWriter:
 
     def _expect(self, found: int) -> None:
         if found != self.count:
-            raise OSError(f"{found} of {self.count} instances reached the file")
+            raise OSError(f"{found} of {counted(self.count, 'instance')} reached the file")
 
 
 def open_writer(
