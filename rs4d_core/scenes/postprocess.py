@@ -32,6 +32,7 @@ from rs4d_core.scenes.vector_layer import (
     read_vector_layer,
 )
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.wording import counted
 
 # Polygons closer than this touch: what was cut along one line differs by rounding.
 TOUCH_M = 1e-3
@@ -127,7 +128,7 @@ def postprocess_layer(
             write_layer(staged, frame, runs)
             found = count_layer(staged)
             if found != len(frame):
-                raise OSError(f"{found} of {len(frame)} instances reached the file")
+                raise OSError(f"{found} of {counted(len(frame), 'instance')} reached the file")
             stop_if(cancelled)
             replacement.take_place(staged)
     finally:
@@ -182,7 +183,8 @@ class _Work:
             names = self._field(frame, CLASS_FIELD).astype(str)
             absent = [name for name in self._options.classes if not (names == name).any()]
             if absent:
-                self._notes.append(f"{self._layer.source}: nothing of class {', '.join(absent)} in it")
+                there = ", ".join(sorted(set(names[self._field(frame, CLASS_FIELD).notna()]))) or "none"
+                self._notes.append(f"{self._layer.source}: nothing of class {', '.join(absent)} in it; it has {there}")
             frame = frame[names.isin(self._options.classes)]
         if self._options.score is not None:
             scores = pd.to_numeric(self._field(frame, SCORE_FIELD), errors="coerce")
