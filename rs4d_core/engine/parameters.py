@@ -16,9 +16,9 @@ def read_params(method: str, params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ProtocolError: the method is unknown, or a parameter is unknown, missing or of a wrong type.
     """
-    if method not in METHODS:
-        raise ProtocolError(UNKNOWN_METHOD, f"unknown method {_shown(method)}: there are {', '.join(METHODS)}")
-    known = METHODS[method]
+    if method not in PARAMETERS:
+        raise ProtocolError(UNKNOWN_METHOD, f"unknown method {_shown(method)}: there are {', '.join(PARAMETERS)}")
+    known = PARAMETERS[method]
     read = {}
     for name, value in params.items():
         if name not in known:
@@ -106,7 +106,7 @@ def _area(value: Any) -> dict[str, str | None]:
 
 _names = _each(_text, "a list of names")
 
-METHODS: dict[str, dict[str, Reader]] = {
+PARAMETERS: dict[str, dict[str, Reader]] = {
     "hello": {"model_folders": _each(_path, "a list of paths")},
     "segment": {
         "scene": _path,

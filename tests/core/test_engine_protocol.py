@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rs4d_core.engine import protocol
-from rs4d_core.engine.parameters import METHODS, read_params
+from rs4d_core.engine.parameters import PARAMETERS, read_params
 from rs4d_core.engine.protocol import INVALID_PARAMS, Notification, ProtocolError, Request, parse
 
 JSON = st.recursive(
@@ -68,8 +68,8 @@ def test_parsing_either_gives_a_message_or_says_why_not(line):
 
 
 @given(
-    st.sampled_from([*METHODS]),
-    st.dictionaries(st.sampled_from(sorted({n for m in METHODS.values() for n in m})), JSON),
+    st.sampled_from([*PARAMETERS]),
+    st.dictionaries(st.sampled_from(sorted({n for m in PARAMETERS.values() for n in m})), JSON),
 )
 def test_parameters_are_read_or_refused(method, params):
     try:
