@@ -106,8 +106,10 @@ class EngineLine(QWidget):
     def _answered(self, hello: dict) -> None:
         self._task = None
         device = hello["device"]
-        self._say("/mIconSuccess.svg", tr("Engine ready on {}: {}").format(device["name"], device["reason"]))
-        self._text.setToolTip(f"rs4d {hello['version']}, {hello['executable']}")
+        kind = tr("processor") if device["name"] == "cpu" else tr("GPU")
+        self._say("/mIconSuccess.svg", tr("Engine ready ({})").format(kind))
+        details = (f"{device['name']}: {device['reason']}", f"rs4d {hello['version']}", hello["executable"])
+        self._text.setToolTip("\n".join(details))
         self.ready.emit(hello)
 
     def _failed(self, reason: str) -> None:

@@ -31,19 +31,25 @@ class LookedAt(QObject):
     """Tells whenever the answer of `raster_looked_at` may be another one.
 
     Signals:
+        picked(layer): the user has made another layer the active one; None for none. Before `changed`.
         changed(layer): a QgsRasterLayer, or None where there is no raster.
     """
 
+    picked = pyqtSignal(object)
     changed = pyqtSignal(object)
 
     def __init__(self, iface, parent=None):
         super().__init__(parent)
         self._iface = iface
         self._canvas = iface.mapCanvas()
-        iface.currentLayerChanged.connect(self.look)
+        iface.currentLayerChanged.connect(self._picked)
         self._canvas.layersChanged.connect(self.look)
         self._canvas.extentsChanged.connect(self.look)
 
     def look(self, *_) -> None:
         """Look now."""
         self.changed.emit(raster_looked_at(self._canvas, self._iface.activeLayer()))
+
+    def _picked(self, layer: QgsMapLayer | None) -> None:
+        self.picked.emit(layer)
+        self.look()

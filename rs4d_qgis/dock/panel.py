@@ -72,6 +72,7 @@ class SegmentDock(QgsDockWidget):
         self.engine.setup_wanted.connect(self.setup_wanted)
         self.engine.check_wanted.connect(self.check_wanted)
         self._looked_at = LookedAt(iface, self)
+        self._looked_at.picked.connect(self.form.picked)
         self._looked_at.changed.connect(self.form.follow)
         QgsProject.instance().layersRemoved.connect(self._layers_removed)
         QgsProject.instance().cleared.connect(self._project_closed)

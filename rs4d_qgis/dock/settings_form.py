@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsRasterLayer
+from qgis.core import QgsMapLayer, QgsRasterLayer
 from qgis.gui import QgsDoubleSpinBox, QgsMapCanvas, QgsMapLayerComboBox
 from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
@@ -24,7 +24,8 @@ _REMEMBERED = "panel"
 class SettingsForm(QWidget):
     """The settings of the next run.
 
-    The layer is the one that the user is looking at, until they choose another.
+    The layer is the one that the user is looking at, until they choose another here; once they pick one in QGIS's own
+    list of layers, it is followed again.
 
     Signals:
         changed(): something is another than before.
@@ -40,7 +41,9 @@ class SettingsForm(QWidget):
         self.layer_box.setFilters(RASTER_LAYERS)
         self.layer_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.layer_box.setMinimumContentsLength(8)
-        self.layer_box.setToolTip(tr("The imagery. Follows the map until you choose a layer here."))
+        self.layer_box.setToolTip(
+            tr("The imagery. Follows the map until you choose a layer here, and again once you click one in Layers.")
+        )
         self.models = ModelChooser()
         self._card = QuietLabel()
         self.extents = ExtentChooser(canvas)
@@ -104,6 +107,11 @@ class SettingsForm(QWidget):
         """The user is looking at this raster now."""
         if self._follows and layer is not None and layer is not self.layer():
             self.layer_box.setLayer(layer)
+
+    def picked(self, layer: QgsMapLayer | None) -> None:
+        """The user has made this layer the active one; if it is other imagery, the map is followed again."""
+        if isinstance(layer, QgsRasterLayer) and layer is not self.layer():
+            self._follows = True
 
     def missing(self) -> str:
         """What the user still has to do before a run, one sentence; empty when all is there."""

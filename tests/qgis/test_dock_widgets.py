@@ -18,6 +18,7 @@ from qgis.gui import QgsMapCanvas, QgsMapToolPan
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QSignalSpy, QTest
 
+from rs4d_qgis.dock.engine_line import EngineLine
 from rs4d_qgis.dock.extent_chooser import ExtentChooser
 from rs4d_qgis.dock.forecast import forecast
 from rs4d_qgis.dock.live_layer import PacedLayer
@@ -233,10 +234,32 @@ def test_the_layer_is_followed_until_the_user_chooses(form, raster, utm_scene):
     assert form.layer() == raster
     form.follow(other)
     assert form.layer() == raster
+    form.picked(raster)  # a click in the Layers panel on the one that is chosen changes nothing
+    form.follow(other)
+    assert form.layer() == raster
+    form.picked(QgsVectorLayer("Polygon", "no imagery", "memory"))
+    form.follow(other)
+    assert form.layer() == raster
+    form.picked(other)
+    form.follow(other)
+    assert form.layer() == other
+    form.layer_box.setLayer(raster)
+    form.layer_box.activated.emit(form.layer_box.currentIndex())
     QgsProject.instance().removeMapLayer(raster)
     form.layer_removed()
     form.follow(other)
     assert form.layer() == other
+
+
+def test_the_engine_line_says_what_computes_and_keeps_the_details_for_the_tooltip(qgis_app):
+    line = EngineLine()
+    told = {"version": "1.0", "executable": "/venv/bin/python", "models": [], "default_model": None}
+    line._answered({**told, "device": {"name": "cpu", "reason": "this torch has no CUDA support"}})
+    assert line._text.text() == "Engine ready (processor)"
+    assert "no CUDA support" in line._text.toolTip()
+    line._answered({**told, "device": {"name": "cuda:0", "reason": "CUDA GPU found: NVIDIA H100"}})
+    assert line._text.text() == "Engine ready (GPU)"
+    assert "NVIDIA H100" in line._text.toolTip()
 
 
 def test_settings_come_back(form, canvas, raster):
