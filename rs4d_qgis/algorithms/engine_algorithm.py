@@ -21,6 +21,7 @@ from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.engine.errors import Cancelled, EngineError
 from rs4d_qgis.engine.locate import missing_engine
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import duration
 
 # Each text of progress becomes a line of the dialog's log.
 _SECONDS_BETWEEN_TEXTS = 5.0
@@ -118,5 +119,4 @@ def _progress_text(told: dict[str, Any]) -> str:
     left = told.get("seconds_left")
     if not left:
         return told["message"]
-    duration = tr("{} s").format(round(left)) if left < 90 else tr("{} min").format(round(left / 60))
-    return tr("{}, about {} left").format(told["message"], duration)
+    return tr("{}, about {} left").format(told["message"], duration(left))

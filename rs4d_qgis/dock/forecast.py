@@ -8,12 +8,12 @@ from qgis.core import QgsRasterLayer, QgsRectangle
 
 from rs4d_qgis.dock import window_times
 from rs4d_qgis.dock.run_settings import RunSettings
-from rs4d_qgis.dock.words import count, duration
 from rs4d_qgis.dock.zone import POLYGONS
 from rs4d_qgis.layers.estimate import grid_side, reading_resolution_m, resolution_sentence, windows
 from rs4d_qgis.layers.render import RenderError, Rendering
 from rs4d_qgis.layers.source import ground_resolution_m, is_web_picture
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count, duration
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from html import escape
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
 
-from rs4d_qgis.dock.words import count
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count
 
 
 def card_summary(card: dict) -> str:

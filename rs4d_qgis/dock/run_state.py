@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from rs4d_qgis.dock.words import count, duration
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count, duration
 
 
 class Phase(Enum):

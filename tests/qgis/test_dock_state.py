@@ -13,8 +13,8 @@ from rs4d_qgis.dock.result_place import choose_place, is_synced
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import Phase, RunState
 from rs4d_qgis.dock.ways_out import ways_out
-from rs4d_qgis.dock.words import duration
 from rs4d_qgis.dock.zone import DRAWN, VISIBLE, WHOLE, Zone
+from rs4d_qgis.words import duration
 
 CARD = {
     "config": {"classes": ["ship", "building"]},

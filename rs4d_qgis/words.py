@@ -1,4 +1,4 @@
-"""How the panel tells counts and times."""
+"""How the plugin tells counts and times."""
 
 from __future__ import annotations
 
