@@ -215,8 +215,8 @@ class SetupDialog(QDialog):
         checkout = checkout_folder()
         if checkout is not None:
             self._package.addItem(tr("RS4D of this checkout, {}").format(checkout), str(checkout))
-        self._package.addItem(tr("RS4D from a folder with the source ..."), Source.FOLDER)
-        self._package.addItem(tr("RS4D from a wheel file ..."), Source.WHEEL)
+        self._package.addItem(tr("a folder with the source ..."), Source.FOLDER)
+        self._package.addItem(tr("a wheel file ..."), Source.WHEEL)
         self._package.addItem(tr("RS4D {} from the folder of wheels below").format(version), Source.WHEELS)
 
     def _find_pythons(self) -> None:
