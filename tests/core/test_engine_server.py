@@ -160,9 +160,10 @@ def test_layers_are_evaluated_exported_and_worked_over(engine, tmp_path, small_s
     assert (metrics["f1"], metrics["iou"]) == (1, 0.7)
     exported = engine.ask("export", {"layer": str(layer), "output": str(tmp_path / "out.geojson")})["result"]
     assert exported["instances"] == found == len(gpd.read_file(tmp_path / "out.geojson"))
-    request = {"layer": str(layer), "output": str(tmp_path / "ships.gpkg"), "classes": ["ship"], "merge": True}
+    request = {"layer": str(layer), "output": str(tmp_path / "ships.gpkg"), "classes": ["ship", "tree"], "merge": True}
     worked_over = engine.ask("postprocess", request)["result"]
     assert worked_over["by_class"].keys() == {"ship"}
+    assert any("nothing of class tree in it; it has " in note for note in worked_over["notes"])
     assert len(gpd.read_file(tmp_path / "ships.gpkg", layer="instances")) == worked_over["instances"] < found
 
 
