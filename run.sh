@@ -38,7 +38,7 @@ set_aside() {
   for part in "" -wal -shm; do
     [ ! -e "$1$part" ] || mv -f "$1$part" "$earlier$part"
   done
-  say "Replacing $1: the result of the earlier run is now $earlier"
+  say "$1 will be replaced: what it held is now in $earlier"
 }
 
 if [ $# -eq 0 ]; then
