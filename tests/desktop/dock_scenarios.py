@@ -109,8 +109,9 @@ def engine_killed(desk):
     yield lambda: not desk.dock.busy
     desk.report |= {"found": found, "said": desk.text("run_state"), "live": len(_live(desk))}
     desk.report["kept"] = [layer.featureCount() for layer in _results(desk)]
-    items = desk.iface.messageBar().items()
-    desk.report["bar"] = [item.text() for item in items]
+    # Told a moment later, after QGIS's own word on the task.
+    yield lambda: any(item.title() == "RS4D" for item in desk.iface.messageBar().items())
+    desk.report["bar"] = [item.text() for item in desk.iface.messageBar().items()]
     desk.shot("killed")
     yield lambda: desk.text("engine_state").startswith("Engine ready")
     desk.dock.form.resolution.clear()
