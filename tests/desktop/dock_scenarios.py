@@ -100,6 +100,17 @@ def live_then_cancel(desk):
     desk.shot("cancelled")
 
 
+def project_closed(desk):
+    """Another project is opened in a run, and one more after it."""
+    yield from _ready(desk)
+    yield from _running(desk)
+    desk.project.clear()
+    yield lambda: not desk.dock.busy
+    desk.report["said"] = desk.text("run_state")
+    desk.project.clear()
+    desk.report["said_then"] = desk.text("run_state")
+
+
 def engine_killed(desk):
     """The engine dies in a run: what was found is kept, and the next run works."""
     yield from _ready(desk)

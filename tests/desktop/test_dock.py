@@ -78,6 +78,14 @@ def test_cancel_answers_within_two_seconds_and_keeps_what_was_found(play):
     assert told["slowest_ms"] < LONGEST_PAUSE_MS
 
 
+def test_where_a_result_is_stays_clear_when_its_project_is_closed(play, tmp_path):
+    told = play("project_closed")
+    (result,) = (tmp_path / "home" / "Documents" / "RS4D").glob("*.gpkg")
+    assert told["said"].startswith("Cancelled. The ")
+    assert told["said"].endswith(f" Saved as {result}.")
+    assert told["said_then"] == ""
+
+
 def test_a_dead_engine_is_told_what_was_found_is_kept_and_the_next_run_works(play):
     told = play("engine_killed")
     assert "ended unexpectedly" in told["said"]
