@@ -16,10 +16,12 @@ class Device:
     Attributes:
         name: as torch names it: "cpu", "cuda:0".
         reason: why this one, in words for the user.
+        gpu: as its maker names it; None for the CPU.
     """
 
     name: str
     reason: str
+    gpu: str | None = None
 
 
 def choose_device(wanted: str = "auto") -> Device:
@@ -31,7 +33,8 @@ def choose_device(wanted: str = "auto") -> Device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
         if count:
-            return Device("cuda:0", f"CUDA GPU found: {torch.cuda.get_device_name(0)}")
+            gpu = torch.cuda.get_device_name(0)
+            return Device("cuda:0", f"CUDA GPU found: {gpu}", gpu)
         why = "this torch has no CUDA support" if torch.version.cuda is None else "no CUDA GPU was found"
         return Device("cpu", why)
     if wanted == "cpu":
@@ -39,9 +42,10 @@ def choose_device(wanted: str = "auto") -> Device:
     kind, _, number = wanted.partition(":")
     if kind != "cuda" or (number and not number.isdigit()):
         raise OptionError(f"unknown device {wanted!r}: use auto, cpu, cuda or cuda:N")
-    if int(number or 0) >= count:
+    number = int(number or 0)
+    if number >= count:
         raise OptionError(f"device {wanted!r} is not available ({count} CUDA GPUs found): use auto or cpu")
-    return Device(f"cuda:{int(number or 0)}", "asked for")
+    return Device(f"cuda:{number}", "asked for", torch.cuda.get_device_name(number))
 
 
 @functools.cache

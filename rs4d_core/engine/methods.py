@@ -45,7 +45,7 @@ def hello(job: Job, models: ModelCache) -> dict[str, Any]:
         "protocol": PROTOCOL_VERSION,
         "python": platform.python_version(),
         "executable": sys.executable,
-        "device": {"name": device.name, "reason": device.reason},
+        "device": {"name": device.name, "reason": device.reason, "gpu": device.gpu},
         "default_model": None if default is None else str(default),
         "models": _models(default, job.params.get("model_folders", ()), job, models),
     }

@@ -106,7 +106,8 @@ class EngineLine(QWidget):
     def _answered(self, hello: dict) -> None:
         self._task = None
         device = hello["device"]
-        kind = tr("processor") if device["name"] == "cpu" else tr("GPU")
+        # An older engine does not tell the GPU's name.
+        kind = tr("processor") if device["name"] == "cpu" else tr("GPU: {}").format(device.get("gpu") or device["name"])
         self._say("/mIconSuccess.svg", tr("Engine ready ({})").format(kind))
         details = (f"{device['name']}: {device['reason']}", f"rs4d {hello['version']}", hello["executable"])
         self._text.setToolTip("\n".join(details))

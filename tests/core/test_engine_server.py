@@ -62,6 +62,7 @@ def test_hello_tells_who_is_there(engine, untrained_model, tmp_path):
     assert result["executable"] == sys.executable
     assert result["device"]["name"]
     assert result["device"]["reason"]
+    assert (result["device"]["gpu"] is None) == (result["device"]["name"] == "cpu")
     models = {model["path"]: model for model in result["models"]}
     assert result["default_model"] in models
     found = models[str(untrained_model)]

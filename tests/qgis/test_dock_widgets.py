@@ -257,9 +257,9 @@ def test_the_engine_line_says_what_computes_and_keeps_the_details_for_the_toolti
     line._answered({**told, "device": {"name": "cpu", "reason": "this torch has no CUDA support"}})
     assert line._text.text() == "Engine ready (processor)"
     assert "no CUDA support" in line._text.toolTip()
-    line._answered({**told, "device": {"name": "cuda:0", "reason": "CUDA GPU found: NVIDIA H100"}})
-    assert line._text.text() == "Engine ready (GPU)"
-    assert "NVIDIA H100" in line._text.toolTip()
+    line._answered({**told, "device": {"name": "cuda:0", "reason": "CUDA GPU found: NVIDIA L4", "gpu": "NVIDIA L4"}})
+    assert line._text.text() == "Engine ready (GPU: NVIDIA L4)"
+    assert "cuda:0" in line._text.toolTip()
 
 
 def test_settings_come_back(form, canvas, raster):
