@@ -143,7 +143,7 @@ class PostprocessAlgorithm(EngineAlgorithm):
                 "layer": str(given),
                 "output": str(made),
                 "score": self.parameterAsDouble(parameters, self.SCORE, context) or None,
-                "classes": self._classes(parameters, context, source, feedback),
+                "classes": self._classes(parameters, context, source),
                 "merge": self.parameterAsBoolean(parameters, self.MERGE, context),
                 "regularize": self.parameterAsBoolean(parameters, self.REGULARIZE, context),
                 "simplify_m": self.parameterAsDouble(parameters, self.SIMPLIFY, context) or None,
@@ -161,30 +161,23 @@ class PostprocessAlgorithm(EngineAlgorithm):
             _copy(made, sink, fields)
             del sink
         self._complete(Path(destination.split("|")[0]), crs.isValid(), feedback)
-        feedback.pushInfo(tr("{} of {} polygons").format(result["instances"], source.featureCount()))
+        told = tr("{} of {} polygons").format(result["instances"], source.featureCount())
+        if result["instances"]:
+            feedback.pushInfo(told)
+        else:
+            feedback.pushWarning(told)
         self._destination = destination
         return {self.OUTPUT: destination, self.INSTANCES: result["instances"]}
 
     def _classes(
-        self,
-        parameters: dict[str, Any],
-        context: QgsProcessingContext,
-        source: QgsProcessingFeatureSource,
-        feedback: QgsProcessingFeedback,
+        self, parameters: dict[str, Any], context: QgsProcessingContext, source: QgsProcessingFeatureSource
     ) -> list[str] | None:
-        """Those to keep; None for all. Warns of those that no polygon has."""
+        """Those to keep, as the polygons have them; None for all."""
         wanted = class_names(self.parameterAsString(parameters, self.CLASSES, context))
         field = source.fields().lookupField("class")
         if wanted is None or field < 0:
             return wanted
-        there = sorted(str(value) for value in source.uniqueValues(field) if value != NULL)
-        wanted = as_known(wanted, there)
-        for name in wanted:
-            if name not in there:
-                feedback.pushWarning(
-                    tr("Classes: no polygon is of class {}; there are {}").format(name, ", ".join(there) or tr("none"))
-                )
-        return wanted
+        return as_known(wanted, (str(value) for value in source.uniqueValues(field) if value != NULL))
 
     def _complete(self, path: Path, has_crs: bool, feedback: QgsProcessingFeedback) -> None:
         """Adds what a sink cannot take, where the output is a file that can hold it."""

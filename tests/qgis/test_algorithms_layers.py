@@ -167,10 +167,11 @@ def test_cleaning_takes_classes_as_people_write_them_and_warns_of_what_is_not_th
     layer = result_layer((box(0, -20, 20, 10), "storage_tank", 0.9, "pending"), (box(50, -20, 9, 9), "ship", 0.8, "x"))
     _, told, cleaned = run("rs4d:postprocess", INPUT=layer, CLASSES="Storage tank", OUTPUT="TEMPORARY_OUTPUT")
     assert [f["class"] for f in cleaned.getFeatures()] == ["storage_tank"]
-    assert "no polygon" not in told
+    assert "nothing of class" not in told
     results, told, _ = run("rs4d:postprocess", INPUT=layer, CLASSES="ships", OUTPUT="TEMPORARY_OUTPUT")
     assert results["INSTANCES"] == 0
-    assert "no polygon is of class ships; there are ship, storage_tank" in told
+    assert "“result”: nothing of class ships in it; it has ship, storage_tank" in told
+    assert "0 of 2 polygons" in told
 
 
 def test_cleaning_merges_what_touches_and_measures_anew(harbour):
