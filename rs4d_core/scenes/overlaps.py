@@ -103,23 +103,23 @@ class OverlapCutter:
     def _decide(self, claim: Claim) -> bool:
         """Cuts, keeps or drops a claim, or puts it behind one that must be decided before. True if kept."""
         near = self._near(claim)
-        shared = dict(zip(near, _shared_areas(claim, near), strict=True))
-        overlapping = [other for other in near if shared[other] > _ROUNDING_PX]
+        shared = _shared_areas(claim, near)
+        overlapping = [other for other, area in zip(near, shared, strict=True) if area > _ROUNDING_PX]
         for other in overlapping:
             if not other.kept and (other.rank is None or other.rank < claim.rank):
                 other.waiting.append(claim)
                 return False
         kept = [other for other in overlapping if other.kept]
-        if any(other.label != claim.label and _one_thing(claim, other, shared[other]) for other in kept):
+        cutters = [other.geometry for other in kept if other.label == claim.label]
+        rivals = [other for other in kept if other.label != claim.label]
+        whole = claim.geometry
+        if cutters:
+            claim.geometry = _cut(whole, cutters)
+        duplicate = claim.geometry.area < (1 - DUPLICATE_SHARE) * whole.area
+        # Neither as it was seen nor as it is left may it be one thing with something of another class.
+        if duplicate or any(_one_thing(seen, other.geometry) for other in rivals for seen in (whole, claim.geometry)):
             self._leave(claim)
             return False
-        cutters = [other.geometry for other in kept if other.label == claim.label]
-        if cutters:
-            area = claim.geometry.area
-            claim.geometry = _cut(claim.geometry, cutters)
-            if claim.geometry.area < (1 - DUPLICATE_SHARE) * area:
-                self._leave(claim)
-                return False
         claim.kept = True
         for other in near:
             if not other.kept:
@@ -184,8 +184,9 @@ def _shared_areas(claim: Claim, others: list[Claim]) -> np.ndarray:
     return shapely.area(shapely.intersection(claim.geometry, np.array([other.geometry for other in others])))
 
 
-def _one_thing(claim: Claim, other: Claim, shared: float) -> bool:
-    return shared >= ONE_THING_IOU * (claim.geometry.area + other.geometry.area - shared)
+def _one_thing(first: MultiPolygon, second: MultiPolygon) -> bool:
+    shared = first.intersection(second).area
+    return shared >= ONE_THING_IOU * (first.area + second.area - shared)
 
 
 def _cut(geometry: MultiPolygon, cutters: list[MultiPolygon]) -> MultiPolygon:
