@@ -56,16 +56,20 @@ def choose_device(wanted: str = "auto") -> Device:
 def fast_dtype(device: str) -> torch.dtype:
     """The type in which matrix products on `device` are fastest: bfloat16 or float32.
 
-    On a CPU it is measured, once a process (some 20 ms): bfloat16 is four times faster on one processor and slower than
+    On a CPU it is measured, once a process (some 10 ms): bfloat16 is four times faster on one processor and slower than
     float32 on the next, and its flags do not tell which. The results differ in their last digits, so that every process
     of a machine must come to the same answer, however busy the machine is: hence the margin, and the best of many.
     """
     if device != "cpu":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    threads = torch.get_num_threads()
+    # Several threads would wait for each other, and on a busy machine that is all that would be measured.
+    torch.set_num_threads(1)
     float32_s, bfloat16_s = math.inf, math.inf
     for _ in range(_REPETITIONS):
         float32_s = min(float32_s, _matmul_seconds(torch.float32))
         bfloat16_s = min(bfloat16_s, _matmul_seconds(torch.bfloat16))
+    torch.set_num_threads(threads)
     return torch.bfloat16 if bfloat16_s * _MARGIN < float32_s else torch.float32
 
 
