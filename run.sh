@@ -18,14 +18,14 @@ demo=$root/out/demo
 
 generate_demo() {
   say "Generating a scene ..."
-  # A port. Scenes with a seed below 2^32 are never trained on.
+  # A suburb. Scenes with a seed below 2^32 are never trained on.
   "$root/.venv/bin/python" - "$demo.tif" <<'PYTHON'
 import sys
 from pathlib import Path
 
 from rs4d_core.datasets.synthetic import generate_scene, write_scene
 
-write_scene(generate_scene(seed=2_000_000_002, width=1400, height=1000, resolution_m=0.5), Path(sys.argv[1]))
+write_scene(generate_scene(seed=2_000_000_003, width=1400, height=1000, resolution_m=0.4), Path(sys.argv[1]))
 PYTHON
 }
 

@@ -15,7 +15,7 @@ _GENERATE = """
 import sys
 from pathlib import Path
 from rs4d_core.datasets.synthetic import generate_scene, write_scene
-write_scene(generate_scene(seed=2_000_000_002, width=1400, height=1000, resolution_m=0.5), Path(sys.argv[1]))
+write_scene(generate_scene(seed=2_000_000_003, width=1400, height=1000, resolution_m=0.4), Path(sys.argv[1]))
 """
 
 
@@ -23,7 +23,7 @@ def take(pictures: Path) -> None:
     """Play the scenario `pictures`, and keep what it has taken as JPEGs in the folder `pictures`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        scene = folder / "port.tif"
+        scene = folder / "suburb.tif"
         subprocess.run([ENGINE_PYTHON, "-c", _GENERATE, scene], check=True)
         play(folder, HERE / "dock_scenarios.py", "pictures", SCENE=str(scene))
         for taken, kept in NAMES.items():
