@@ -217,28 +217,28 @@ def pictures(desk):
     """The README's pictures: a run that goes on, and its result from near."""
     window = desk.iface.mainWindow()
     window.resize(1240, 780)
-    desk.project.write(os.environ["RS4D_DESK_FOLDER"] + "/port.qgz")
-    yield from _ready(desk, "port")
+    desk.project.write(os.environ["RS4D_DESK_FOLDER"] + "/suburb.qgz")
+    yield from _ready(desk, "suburb")
     for dock in window.findChildren(QDockWidget):
         if dock.windowTitle() == "Browser":
             dock.close()
     window.resizeDocks(window.findChildren(QDockWidget, "Layers"), [210], Qt.Orientation.Horizontal)
     window.resizeDocks([desk.dock], [350], Qt.Orientation.Horizontal)
     yield lambda: not desk.canvas.isDrawing()
-    desk.canvas.setExtent(QgsRectangle(440_110, 4_639_540, 440_580, 4_639_995))
+    desk.canvas.setExtent(QgsRectangle(440_100, 4_639_610, 440_490, 4_639_990))
     yield lambda: not desk.canvas.isDrawing()
     desk.click("draw_extent")
     desk.drag((0.03, 0.05), (0.97, 0.75))
     yield lambda: desk.widget("run").isEnabled()
     desk.click("run")
-    yield lambda: desk.widget("progress").value() >= 600
-    pause = time.monotonic() + 0.5
+    yield lambda: desk.widget("progress").value() >= 300
+    pause = time.monotonic() + 0.2
     yield lambda: time.monotonic() > pause and not desk.canvas.isDrawing()
     desk.iface.messageBar().clearWidgets()
     desk.shot("running")
     yield lambda: not desk.dock.busy
     (result,) = _results(desk)
-    desk.canvas.setExtent(desk.canvas.extent().scaled(0.36, QgsPointXY(440_330, 4_639_900)))
+    desk.canvas.setExtent(desk.canvas.extent().scaled(0.36, QgsPointXY(440_300, 4_639_880)))
     yield lambda: not desk.canvas.isDrawing()
     pause = time.monotonic() + 0.8
     yield lambda: time.monotonic() > pause and not desk.canvas.isDrawing()
