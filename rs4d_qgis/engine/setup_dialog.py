@@ -282,7 +282,7 @@ class SetupDialog(QDialog):
                 self._status.setText(tr("There is an engine already. This brings it up to date, or repairs it."))
             else:
                 words = tr(
-                    "It takes {} GB on disk, or {} GB with a PyTorch that brings CUDA, and two minutes besides the download."
+                    "It takes {} GB on disk, or {} GB with a PyTorch that brings CUDA; two minutes, and the download."
                 )
                 self._status.setText(words.format(LEAST_GB, MOST_GB))
         self._show_state()
