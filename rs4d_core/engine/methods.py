@@ -21,9 +21,10 @@ from rs4d_core.errors import ModelFileError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import default_model_path
 from rs4d_core.scenes.area import Area
-from rs4d_core.scenes.export import ExportResult, export_layer
+from rs4d_core.scenes.export import export_layer
+from rs4d_core.scenes.layer_file import WrittenLayer
 from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, segment_scene
-from rs4d_core.scenes.postprocess import PostprocessOptions, PostprocessResult, postprocess_layer
+from rs4d_core.scenes.postprocess import PostprocessOptions, postprocess_layer
 from rs4d_core.scenes.writers import Feature, RunRecord
 
 # So that a message stays small, and a client can draw while it reads.
@@ -134,7 +135,7 @@ def postprocess(job: Job, _models: ModelCache) -> dict[str, Any]:
 METHODS = {"hello": hello, "segment": segment, "evaluate": evaluate, "export": export, "postprocess": postprocess}
 
 
-def _written(result: ExportResult | PostprocessResult) -> dict[str, Any]:
+def _written(result: WrittenLayer) -> dict[str, Any]:
     return {
         "output": str(result.output),
         "instances": result.instances,

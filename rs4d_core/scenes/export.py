@@ -14,7 +14,7 @@ from pyproj import CRS
 
 from rs4d_core.errors import LayerError, OptionError, OutputError
 from rs4d_core.interruption import stop_if
-from rs4d_core.scenes.layer_file import count_layer, read_runs, write_layer
+from rs4d_core.scenes.layer_file import WrittenLayer, count_layer, read_runs, write_layer
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.vector_layer import VectorLayer, read_vector_layer
 from rs4d_core.scenes.writers import SUFFIXES, RunRecord, coco, formats, geopackage
@@ -25,30 +25,13 @@ PENDING = "pending"
 ACCEPTED = "accepted"
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """What reached the file.
-
-    Attributes:
-        output: the file.
-        instances: how many are in it, counted in the file itself.
-        by_class: how many of each class; those without one are not among them.
-        notes: what was repaired or left out, one sentence each.
-    """
-
-    output: Path
-    instances: int
-    by_class: dict[str, int]
-    notes: tuple[str, ...]
-
-
 def export_layer(
     source: str | Path,
     output: Path,
     accepted: bool = False,
     scene: Path | str | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> ExportResult:
+) -> WrittenLayer:
     """Write the instances of a result layer to `output`, whose suffix picks the format, with all their fields.
 
     GeoJSON comes in longitude and latitude, COCO in pixels of the scene, all else in the layer's CRS. An existing file
@@ -97,7 +80,7 @@ def export_layer(
             replacement.take_place(target)
     finally:
         replacement.clear()
-    return ExportResult(output, found, dict(Counter(frame["class"].dropna()).most_common()), layer.notes)
+    return WrittenLayer(output, found, dict(Counter(frame["class"].dropna()).most_common()), layer.notes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A whole layer of polygons as a GeoPackage, with the records of the runs that it comes from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -9,6 +10,23 @@ import pyogrio.errors
 
 from rs4d_core.scenes.vector_layer import RESULT_LAYER, RUN_FIELD
 from rs4d_core.scenes.writers import geopackage
+
+
+@dataclass(frozen=True)
+class WrittenLayer:
+    """What reached a file.
+
+    Attributes:
+        output: the file.
+        instances: how many are in it, counted in the file itself.
+        by_class: how many of each class; those without one are not among them.
+        notes: what was repaired, left out or assumed, one sentence each.
+    """
+
+    output: Path
+    instances: int
+    by_class: dict[str, int]
+    notes: tuple[str, ...]
 
 
 def read_runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:

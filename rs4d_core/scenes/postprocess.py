@@ -18,7 +18,7 @@ from rs4d_core.errors import LayerError, OptionError, OutputError
 from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.areal import multipolygons
 from rs4d_core.scenes.ground import Ground
-from rs4d_core.scenes.layer_file import count_layer, read_runs, write_layer
+from rs4d_core.scenes.layer_file import WrittenLayer, count_layer, read_runs, write_layer
 from rs4d_core.scenes.regularize import CURVED_CLASSES
 from rs4d_core.scenes.reshape import Reshaper, without_new_overlaps
 from rs4d_core.scenes.vector_layer import (
@@ -71,30 +71,13 @@ class PostprocessOptions:
                 raise OptionError(f"{what} {value:g}: it must be 0 or more")
 
 
-@dataclass(frozen=True)
-class PostprocessResult:
-    """What reached the file.
-
-    Attributes:
-        output: the file.
-        instances: how many are in it, counted in the file itself.
-        by_class: how many of each class; those without one are not among them.
-        notes: what was repaired, left out or assumed, one sentence each.
-    """
-
-    output: Path
-    instances: int
-    by_class: dict[str, int]
-    notes: tuple[str, ...]
-
-
 def postprocess_layer(
     source: str | Path,
     output: Path,
     options: PostprocessOptions,
     on_progress: Callable[[float, str], None] = lambda fraction, message: None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> PostprocessResult:
+) -> WrittenLayer:
     """Write the polygons of any vector layer, worked over, to a new GeoPackage: same CRS, all fields kept.
 
     A field `area_m2` follows the new outlines. The records of the runs come along.
@@ -134,7 +117,7 @@ def postprocess_layer(
     finally:
         replacement.clear()
     by_class = Counter(frame[CLASS_FIELD].dropna().astype(str)) if CLASS_FIELD in frame else Counter()
-    return PostprocessResult(output, found, dict(by_class.most_common()), tuple(notes))
+    return WrittenLayer(output, found, dict(by_class.most_common()), tuple(notes))
 
 
 class _Work:
