@@ -16,10 +16,11 @@ from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES, synthetic_samples
 from rs4d_core.datasets.transforms import TransformSettings, load_training_image
-from rs4d_core.errors import RS4DError
+from rs4d_core.errors import DatasetError, RS4DError
 from rs4d_core.finetuning.recipe import CocoData, Recipe, SyntheticData
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.instances import Target
+from rs4d_core.wording import counted
 
 _FIRST_TRAINING_SCENE = 2**32
 """Seeds of held-back scenes lie below, those of training scenes above."""
@@ -108,8 +109,7 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
     classes, size = recipe.model.classes, recipe.optimization.image_size
     for data in recipe.datasets:
         if isinstance(data, CocoData):
-            samples = read_coco(root / data.annotations, root / data.images, classes, data.class_map)
-            training, kept = split(data.name, samples, data.held_back)
+            training, kept = _coco_samples(data, root, classes)
             sources.append(CocoSource(training, TransformSettings(scale=data.scale), data.balanced))
         else:
             kept = _held_back_scenes(data, size, classes)
@@ -119,6 +119,22 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
             held_back[data.name] = kept
     weights = np.array([data.weight for data in recipe.datasets])
     return RunData(tuple(sources), tuple((weights / weights.sum()).tolist()), held_back)
+
+
+def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], list[Sample]]:
+    """The samples to train on, and those held back."""
+    images, held_back = root / data.images, data.held_back
+    samples = read_coco(root / data.annotations, images, classes, data.class_map)
+    if held_back is None or held_back.annotations is None:
+        return split(data.name, samples, held_back)
+    kept = read_coco(root / held_back.annotations, images, classes, data.class_map)
+    shared = {sample.image for sample in samples} & {sample.image for sample in kept}
+    if shared:
+        raise DatasetError(
+            f"data set {data.name}: {counted(len(shared), 'image')} both in {data.annotations} and in "
+            f"{held_back.annotations}, such as {min(shared).name}; take them out of one"
+        )
+    return split(data.name, samples, None)[0], kept
 
 
 def fresh_scenes(

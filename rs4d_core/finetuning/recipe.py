@@ -61,9 +61,10 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Which images of a data set are kept from training and measured instead: by number, or by place.
+    """Which images of a data set are kept from training and measured instead: a file's, a number, or those of a place.
 
-    By number: `count` images drawn with `seed`. By place, for tiles that overlap their neighbours: `place` is a regular
+    By file: `annotations`, relative to the data folder, holds them, their images in the data set's own folder; as
+    `training/prepare.py` splits a data set. By number: `count` images drawn with `seed`. By place, for tiles that overlap their neighbours: `place` is a regular
     expression with two groups, x and y, in the file name; tiles with both inside `block` (x0, y0, x1, y1; the upper
     ends excluded) are held back, and tiles less than `margin` outside of it are dropped, as they show the same ground.
     """
@@ -73,12 +74,14 @@ class HeldBack:
     place: str | None = None
     block: tuple[float, float, float, float] | None = None
     margin: float = 0.0
+    annotations: str | None = None
 
     def __post_init__(self) -> None:
         by_place = self.place is not None and self.block is not None
+        ways = (self.count is not None, by_place, self.annotations is not None)
         _check(
-            (self.count is not None) != by_place and (self.place is None) == (self.block is None),
-            "held_back needs either count, or place and block",
+            sum(ways) == 1 and (self.place is None) == (self.block is None),
+            "held_back needs either annotations, or count, or place and block",
         )
         _check(
             self.count is None or self.count > 0, f"held_back.count is {self.count}: give 1 or more, or leave it out"
@@ -149,7 +152,7 @@ class SyntheticData:
         _check_range(f"datasets.{self.name}.resolution_m", self.resolution_m)
         _check(
             self.held_back is None or self.held_back.count is not None,
-            f"datasets.{self.name}.held_back needs count: generated scenes have no place",
+            f"datasets.{self.name}.held_back needs count: generated scenes have no place and no file",
         )
 
 

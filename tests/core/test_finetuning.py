@@ -136,7 +136,8 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("optimization.precision=16", "optimization.precision"),
         ("evaluation.every=0", "give 1 step or more"),
         ("datasets.squares.scale=[2.0, 1.0]", "the smaller first"),
-        ("datasets.squares.held_back={count=2, place='a'}", "held_back needs either count, or place and block"),
+        ("datasets.squares.held_back={count=2, place='a'}", "needs either annotations, or count, or place and block"),
+        ("datasets.squares.held_back.annotations='val.json'", "needs either annotations, or count, or place and block"),
         ("datasets.squares.class_map={house='hut'}", '"hut", which is not in model.classes'),
         ("running.devices=3", "must be a multiple of running.devices"),
         ("datasets.squares.held_back.seed=-1", "held_back.seed is -1"),
@@ -191,6 +192,26 @@ def test_a_split_that_leaves_nothing_is_an_error():
         split("tiles", tiles(), HeldBack(count=15))
     with pytest.raises(DatasetError, match="finds no place in the file name"):
         split("tiles", tiles(), HeldBack(place=r"a(\d+)b(\d+)", block=(0, 0, 1, 1)))
+
+
+def test_a_split_by_file_trains_on_one_and_measures_the_other(data, tmp_path):
+    whole = json.loads((data / "squares.json").read_text())
+    (tmp_path / "images").symlink_to(data / "images")
+
+    def write(name: str, numbers: range) -> None:
+        images = [image for image in whole["images"] if image["id"] in numbers]
+        annotations = [entry for entry in whole["annotations"] if entry["image_id"] in numbers]
+        (tmp_path / name).write_text(json.dumps(whole | {"images": images, "annotations": annotations}))
+
+    write("squares.json", range(1, 6))
+    write("val.json", range(6, 9))
+    recipe = recipe_of(data, "datasets.squares.held_back={annotations='val.json'}")
+    opened = open_data(recipe, tmp_path)
+    assert [sample.image.name for sample in opened.held_back["squares"]] == ["6.png", "7.png", "8.png"]
+    assert [sample.image.name for sample in opened.sources[0].samples] == [f"{number}.png" for number in range(1, 6)]
+    write("val.json", range(5, 9))
+    with pytest.raises(DatasetError, match=r"1 image both in squares\.json and in val\.json, such as 5\.png"):
+        open_data(recipe, tmp_path)
 
 
 def test_balanced_draws_show_rare_classes_as_often_as_common_ones():
