@@ -63,10 +63,11 @@ class ModelChoice:
 class HeldBack:
     """Which images of a data set are kept from training and measured instead: a file's, a number, or those of a place.
 
-    By file: `annotations`, relative to the data folder, holds them, their images in the data set's own folder; as
-    `training/prepare.py` splits a data set. By number: `count` images drawn with `seed`. By place, for tiles that overlap their neighbours: `place` is a regular
-    expression with two groups, x and y, in the file name; tiles with both inside `block` (x0, y0, x1, y1; the upper
-    ends excluded) are held back, and tiles less than `margin` outside of it are dropped, as they show the same ground.
+    By file: `annotations`, relative to the data folder, lists them, and the data set's own folder holds them; so
+    does `training/prepare.py` split a data set. By number: `count` images drawn with `seed`. By place, for tiles that
+    overlap their neighbours: `place` is a regular expression with two groups, x and y, in the file name; tiles with
+    both inside `block` (x0, y0, x1, y1; the upper ends excluded) are held back, and tiles less than `margin` outside of
+    it are dropped, as they show the same ground.
     """
 
     count: int | None = None
