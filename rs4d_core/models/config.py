@@ -45,18 +45,23 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class NeckConfig:
-    """The feature aggregator (every second block, summed recurrently) and the simple feature pyramid.
+    """The feature aggregator (some blocks' maps, summed recurrently) and the simple feature pyramid.
 
     Attributes:
         aggregator_channels: width in which the blocks' maps are summed.
         channels: width of every pyramid level.
+        blocks: the blocks that are summed, from 0, rising; empty for every second one from 1 to the last.
     """
 
     aggregator_channels: int
     channels: int
+    blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require_positive(self, "aggregator_channels", "channels")
+        whole = all(type(block) is int and block >= 0 for block in self.blocks)
+        if not whole or list(self.blocks) != sorted(set(self.blocks)):
+            raise OptionError(f"NeckConfig.blocks must be rising numbers of blocks, not {self.blocks}")
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,8 @@ class SegmenterConfig:
             raise OptionError(f"classes must be one or more different names, not {self.classes}")
         if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
+        if self.neck.blocks and self.neck.blocks[-1] >= self.encoder.depth:
+            raise OptionError(f"the neck reads block {self.neck.blocks[-1]}, the encoder has {self.encoder.depth}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for the model file."""
@@ -196,6 +203,12 @@ def _require_positive(config: object, *names: str) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:
             raise OptionError(f"{type(config).__name__}.{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def public_blocks(count: int, head: Head) -> tuple[int, ...]:
+    """The `count` blocks that the necks of the public checkpoints sum: 1, 3, 5, ... or, for prompts, 2, 4, 6, ..."""
+    first = 2 if head == "prompt" else 1
+    return tuple(range(first, first + 2 * count, 2))
 
 
 def _paper(inner_dim: int, depth: int) -> dict[str, Any]:
@@ -240,6 +253,9 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     # cars, the finest level's anchors would fill all places.
     rpn = RPNConfig(scales, proposals=800, pre_nms=200) if name == "tiny" else RPNConfig(scales)
     most = 300 if name == "tiny" else 100
-    return SegmenterConfig(
-        preset=name, classes=tuple(classes), rpn=rpn, head=head, max_instances=most, **_PRESETS[name]
-    )
+    parts = dict(_PRESETS[name])
+    if name != "tiny":
+        # The public necks leave out the last odd block (box) or block 0 (prompt): 11 of base's 24 are summed.
+        blocks = public_blocks(parts["encoder"].depth // 2 - 1, head)
+        parts["neck"] = dataclasses.replace(parts["neck"], blocks=blocks)
+    return SegmenterConfig(preset=name, classes=tuple(classes), rpn=rpn, head=head, max_instances=most, **parts)

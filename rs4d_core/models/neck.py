@@ -1,5 +1,7 @@
 """From the encoder's blocks to a feature pyramid at strides 4, 8, 16, 32 and 64."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,11 +13,11 @@ STRIDES = (4, 8, 16, 32, 64)
 
 
 class FeatureAggregator(nn.Module):
-    """Sums every second block's map recurrently: RSPrompter's aggregator (arXiv 2306.16269, section III-B)."""
+    """Sums the maps of some blocks recurrently: RSPrompter's aggregator (arXiv 2306.16269, section III-B)."""
 
-    def __init__(self, dim: int, depth: int, hidden: int, channels: int) -> None:
+    def __init__(self, dim: int, chosen: Sequence[int], hidden: int, channels: int) -> None:
         super().__init__()
-        self.chosen = range(1, depth, 2)
+        self.chosen = chosen
         self.downconvs = nn.ModuleList(
             nn.Sequential(*_conv_norm_relu(dim, hidden, 1), *_conv_norm_relu(hidden, hidden, 3)) for _ in self.chosen
         )
@@ -81,9 +83,8 @@ class Neck(nn.Module):
 
     def __init__(self, encoder: EncoderConfig, config: NeckConfig) -> None:
         super().__init__()
-        self.feature_aggregator = FeatureAggregator(
-            encoder.dim, encoder.depth, config.aggregator_channels, config.channels
-        )
+        chosen = config.blocks or range(1, encoder.depth, 2)
+        self.feature_aggregator = FeatureAggregator(encoder.dim, chosen, config.aggregator_channels, config.channels)
         self.feature_spliter = Pyramid(config.channels, encoder.stem_channels[1:])
 
     def forward(self, encoded: EncoderOutput) -> list[Tensor]:
