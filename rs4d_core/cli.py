@@ -146,6 +146,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("reference", metavar="REFERENCE", help="vector file, or FILE|layername=NAME, in any CRS")
     command.add_argument("--iou", type=float, default=0.5, help="overlap that a match asks for (default: 0.5)")
     command.add_argument("--class-field", metavar="F", help="class field of the reference (default: class)")
+    command.add_argument("--errors", metavar="GPKG", type=Path, help="also write what is missed, false or badly shaped")
     _add_json(command)
 
 
@@ -270,7 +271,9 @@ def _counted(instances: int, by_class: dict[str, int]) -> str:
 def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     from rs4d_core.evaluation.layer_metrics import evaluate_layers
 
-    metrics = evaluate_layers(arguments.predicted, arguments.reference, arguments.iou, arguments.class_field)
+    metrics = evaluate_layers(
+        arguments.predicted, arguments.reference, arguments.iou, arguments.class_field, arguments.errors
+    )
     for note in metrics.notes:
         _note(note)
     if arguments.json:

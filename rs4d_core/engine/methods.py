@@ -109,7 +109,9 @@ def segment(job: Job, models: ModelCache) -> dict[str, Any]:
 
 def evaluate(job: Job, _models: ModelCache) -> dict[str, Any]:
     """Compares two layers."""
-    return evaluate_layers(**job.params, cancelled=job.cancelled).to_json()
+    params = dict(job.params)
+    errors = Path(params.pop("errors")) if "errors" in params else None
+    return evaluate_layers(**params, errors=errors, cancelled=job.cancelled).to_json()
 
 
 def export(job: Job, _models: ModelCache) -> dict[str, Any]:

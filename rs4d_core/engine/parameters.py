@@ -124,7 +124,7 @@ PARAMETERS: dict[str, dict[str, Reader]] = {
         "regularize": _flag,
         "device": _text,
     },
-    "evaluate": {"predicted": _path, "reference": _path, "iou": _number, "class_field": _text},
+    "evaluate": {"predicted": _path, "reference": _path, "iou": _number, "class_field": _text, "errors": _path},
     "export": {"layer": _path, "output": _path, "accepted": _flag, "scene": _path},
     "postprocess": {
         "layer": _path,

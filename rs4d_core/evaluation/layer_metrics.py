@@ -5,8 +5,9 @@ reference polygon of its class that it overlaps most, at an IoU of the threshold
 "image", the ground itself, and no limit to the number of predictions.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ import pyproj.exceptions
 import shapely
 
 from rs4d_core.errors import LayerError, OptionError
+from rs4d_core.evaluation.layer_errors import KINDS, check_errors_path, find_mistakes, write_mistakes
+from rs4d_core.evaluation.layer_matching import Matcher
+from rs4d_core.evaluation.score_curve import ScoreCurve, score_curve
 from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.areal import repair
 from rs4d_core.scenes.vector_layer import (
@@ -38,6 +42,9 @@ NO_CLASS = "(none)"
 _AP_IOUS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
+# More are names or numbers of single objects, not classes. All their figures travel in one message.
+MOST_CLASSES = 1000
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -49,6 +56,7 @@ class Agreement:
         precision, recall, f1: of all predictions, at the asked IoU.
         mean_iou: of the matched pairs.
         predicted, reference, matched: numbers of polygons.
+        curve: precision and recall over the score, at the asked IoU. None without predictions or reference polygons.
     """
 
     ap: float | None
@@ -61,6 +69,7 @@ class Agreement:
     predicted: int
     reference: int
     matched: int
+    curve: ScoreCurve | None
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,14 @@ class LayerMetrics:
             count polygons of all classes together.
         by_class: empty where the classes were not compared.
         iou: the IoU that a match asks for.
+        errors: how many there are of each kind (see `layer_errors`).
         notes: what was repaired, left out or assumed, one sentence each.
     """
 
     overall: Agreement
     by_class: dict[str, Agreement]
     iou: float
+    errors: dict[str, int]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +96,7 @@ class LayerMetrics:
         return {
             **asdict(self.overall),
             "iou": self.iou,
+            "errors": self.errors,
             "by_class": {name: asdict(agreement) for name, agreement in self.by_class.items()},
             "notes": list(self.notes),
         }
@@ -95,6 +107,7 @@ def evaluate_layers(
     reference: str | Path,
     iou: float = 0.5,
     class_field: str | None = None,
+    errors: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> LayerMetrics:
     """Compare two vector files (see `read_vector_layer`). The reference is brought into the CRS of the predictions.
@@ -105,37 +118,45 @@ def evaluate_layers(
         iou: the overlap that a match asks for, above 0, at most 1.
         class_field: the reference's class field, where it is not `class`. Taken for the predictions too where they have
             no field `class`.
+        errors: a new GeoPackage for the errors, one by one, in the CRS of the predictions.
         cancelled: asked between the steps of the work.
 
     Raises:
-        OptionError: `iou` is out of range.
+        OptionError: `iou` is out of range, or `errors` is no name for a GeoPackage.
         LayerError: a layer cannot be read, lacks `class_field`, or the CRSs cannot be brought together.
+        OutputError: the errors cannot be written.
         CancelledError: `cancelled` said so.
     """
     if not 0 < iou <= 1:
         raise OptionError(f"IoU {iou:g} is out of range: give a number above 0 and at most 1, such as 0.5")
+    if errors is not None:
+        check_errors_path(errors)
     found, truth = read_vector_layer(predicted), read_vector_layer(reference)
     stop_if(cancelled)
     notes = [*found.notes, *truth.notes]
-    frame = _without_rejected(found, notes)
-    _note_runs(found.source, frame, notes)
-    frame, truth_frame = _on_common_ground(found.source, frame, truth.source, truth.frame)
+    kept = _without_rejected(found, notes)
+    _note_runs(found.source, kept, notes)
+    frame, truth_frame = _on_common_ground(found.source, kept, truth.source, truth.frame)
     found_classes, truth_classes = _classes(found.source, frame, truth.source, truth_frame, class_field, notes)
     scores = _scores(frame, found.source, notes)
+    names = _names(found_classes, truth_classes, truth.source, notes)
     stop_if(cancelled)
-    matcher = _Matcher(frame.geometry.to_numpy(), scores, found_classes, truth_frame.geometry.to_numpy(), truth_classes)
-    names = _names(found_classes, truth_classes, notes)
+    matcher = Matcher(frame.geometry.to_numpy(), scores, found_classes, truth_frame.geometry.to_numpy(), truth_classes)
     by_class = {}
     for name in names:
         stop_if(cancelled)
-        by_class[name] = matcher.agreement(iou, name)
-    overall = matcher.agreement(iou, None)
+        by_class[name] = _agreement(matcher, iou, name)
+    overall = _agreement(matcher, iou, None)
     if by_class:
         # COCO's mean: each class of the reference counts alike, however common.
         known = [agreement for agreement in by_class.values() if agreement.reference]
-        means = {key: _mean([getattr(a, key) for a in known]) for key in ("ap", "ap50", "ap75")}
-        overall = Agreement(**{**asdict(overall), **means})
-    return LayerMetrics(overall, by_class, iou, tuple(notes))
+        overall = replace(overall, **{key: _mean([getattr(a, key) for a in known]) for key in ("ap", "ap50", "ap75")})
+    mistakes = find_mistakes(matcher, iou)
+    stop_if(cancelled)
+    if errors is not None:
+        write_mistakes(errors, mistakes, matcher, kept, _projected(truth.source, truth.frame, kept.crs))
+    counts = Counter(mistake.kind for mistake in mistakes)
+    return LayerMetrics(overall, by_class, iou, {kind: counts[kind] for kind in KINDS}, tuple(notes))
 
 
 def _without_rejected(layer: VectorLayer, notes: list[str]) -> gpd.GeoDataFrame:
@@ -223,93 +244,58 @@ def _scores(frame: gpd.GeoDataFrame, source: str, notes: list[str]) -> np.ndarra
             notes.append(f"{source}: no field {SCORE_FIELD!r}, so all predictions count alike in the average precision")
         return np.ones(len(frame))
     # An unknown score ranks last: it claims nothing.
-    return pd.to_numeric(frame[SCORE_FIELD], errors="coerce").fillna(0.0).to_numpy(dtype=float)
+    scores = pd.to_numeric(frame[SCORE_FIELD], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    return np.where(np.isfinite(scores), scores, 0.0)
 
 
-def _names(found: np.ndarray | None, truth: np.ndarray | None, notes: list[str]) -> list[str]:
+def _names(found: np.ndarray | None, truth: np.ndarray | None, truth_source: str, notes: list[str]) -> list[str]:
     if found is None or truth is None:
         return []
+    names = sorted(set(found) | set(truth))
+    if len(names) > MOST_CLASSES:
+        raise LayerError(
+            f"{truth_source}: {len(names)} different classes in both layers, and {MOST_CLASSES} can be compared: "
+            "choose the field that holds the class"
+        )
     unknown = sorted(set(found) - set(truth))
     if unknown and len(truth):
         notes.append(f"predicted, but no class of the reference, so counted as false: {', '.join(unknown)}")
-    return sorted(set(found) | set(truth))
+    return names
 
 
-class _Matcher:
-    """Predictions, reference and the IoU of each pair that overlaps."""
+def _agreement(matcher: Matcher, iou: float, name: str | None) -> Agreement:
+    """The figures of one class, or of all polygons."""
+    ranked, reference = matcher.ranked(name), matcher.reference_count(name)
+    matches = matcher.match(ranked, iou)
+    matched = [match[0] for match in matches if match is not None]
+    precisions = [_average_precision(matcher, ranked, reference, threshold) for threshold in _AP_IOUS]
+    hits = np.array([match is not None for match in matches], dtype=bool)
+    return Agreement(
+        ap=_mean(precisions),
+        ap50=precisions[0],
+        ap75=precisions[5],
+        precision=len(matched) / len(ranked) if ranked else None,
+        recall=len(matched) / reference if reference else None,
+        f1=2 * len(matched) / (len(ranked) + reference) if len(ranked) + reference else None,
+        mean_iou=_mean(matched),
+        predicted=len(ranked),
+        reference=reference,
+        matched=len(matched),
+        curve=score_curve(matcher.scores[ranked], hits, reference),
+    )
 
-    def __init__(
-        self,
-        found: np.ndarray,
-        scores: np.ndarray,
-        found_classes: np.ndarray | None,
-        truth: np.ndarray,
-        truth_classes: np.ndarray | None,
-    ) -> None:
-        self._scores = scores
-        self._found_classes = found_classes
-        self._truth_classes = truth_classes
-        self._truth_count = len(truth)
-        found_index, truth_index = shapely.STRtree(truth).query(found, predicate="intersects")
-        if found_classes is not None:
-            same = found_classes[found_index] == truth_classes[truth_index]
-            found_index, truth_index = found_index[same], truth_index[same]
-        common = shapely.area(shapely.intersection(found[found_index], truth[truth_index]))
-        union = shapely.area(found)[found_index] + shapely.area(truth)[truth_index] - common
-        ious = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-        self._pairs: dict[int, list[tuple[float, int]]] = {}
-        for i, j, iou in zip(found_index.tolist(), truth_index.tolist(), ious.tolist(), strict=True):
-            self._pairs.setdefault(i, []).append((iou, j))
 
-    def agreement(self, iou: float, name: str | None) -> Agreement:
-        """The figures of one class, or of all polygons."""
-        found = self._members(self._found_classes, name, len(self._scores))
-        reference = len(self._members(self._truth_classes, name, self._truth_count))
-        order = found[np.argsort(-self._scores[found], kind="stable")].tolist()
-        matched = [value for value in self._match(order, iou) if value is not None]
-        precisions = [self._average_precision(order, reference, threshold) for threshold in _AP_IOUS]
-        return Agreement(
-            ap=_mean(precisions),
-            ap50=precisions[0],
-            ap75=precisions[5],
-            precision=len(matched) / len(found) if len(found) else None,
-            recall=len(matched) / reference if reference else None,
-            f1=2 * len(matched) / (len(found) + reference) if len(found) + reference else None,
-            mean_iou=_mean(matched),
-            predicted=len(found),
-            reference=reference,
-            matched=len(matched),
-        )
-
-    @staticmethod
-    def _members(classes: np.ndarray | None, name: str | None, count: int) -> np.ndarray:
-        return np.arange(count) if name is None else np.flatnonzero(classes == name)
-
-    def _match(self, order: list[int], iou: float) -> list[float | None]:
-        """For each prediction, best score first: the IoU of its match, or None."""
-        taken: set[int] = set()
-        values: list[float | None] = []
-        for i in order:
-            free = [(value, j) for value, j in self._pairs.get(i, ()) if j not in taken and value >= iou - 1e-10]
-            if free:
-                value, j = max(free)
-                taken.add(j)
-                values.append(value)
-            else:
-                values.append(None)
-        return values
-
-    def _average_precision(self, order: list[int], reference: int, iou: float) -> float | None:
-        """Mean over 101 recalls of the best precision at that recall or a higher one."""
-        if not reference:
-            return None
-        if not order:
-            return 0.0
-        hits = np.cumsum([value is not None for value in self._match(order, iou)])
-        precision = hits / np.arange(1, len(order) + 1)
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(hits / reference, _RECALLS, side="left")
-        return float(np.append(precision, 0.0)[at].mean())
+def _average_precision(matcher: Matcher, ranked: list[int], reference: int, iou: float) -> float | None:
+    """Mean over 101 recalls of the best precision at that recall or a higher one."""
+    if not reference:
+        return None
+    if not ranked:
+        return 0.0
+    hits = np.cumsum([match is not None for match in matcher.match(ranked, iou)])
+    precision = hits / np.arange(1, len(ranked) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(hits / reference, _RECALLS, side="left")
+    return float(np.append(precision, 0.0)[at].mean())
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,11 @@ from pycocotools.cocoeval import COCOeval
 from shapely import affinity
 from shapely.geometry import Point, Polygon, box
 
-from rs4d_core.errors import LayerError, OptionError
+from rs4d_core.errors import LayerError, OptionError, OutputError
+from rs4d_core.evaluation.layer_errors import find_mistakes
+from rs4d_core.evaluation.layer_matching import Matcher
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
+from rs4d_core.evaluation.score_curve import score_curve
 
 UTM = "EPSG:32636"
 ORIGIN = (452_000.0, 35_000.0)
@@ -106,6 +110,101 @@ def test_empty_layers_give_zeros_and_none(tmp_path, found, truth):
     assert overall.precision == (0 if found else None)
     assert overall.recall == (0 if truth else None)
     assert overall.f1 == (0 if found or truth else None)
+
+
+def test_every_error_is_in_the_file_once(tmp_path):
+    predicted = write(
+        tmp_path / "p.gpkg",
+        # found, found again, half beside, a tank called ship, nothing there, rejected
+        [square(0, 0), square(1, 0), square(105, 0), square(200, 0), square(500, 0), square(900, 0)],
+        **{
+            "class": ["building", "building", "building", "ship", "ship", "ship"],
+            "score": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4],
+            "status": ["pending"] * 5 + ["rejected"],
+        },
+    )
+    reference = tmp_path / "r.geojson"
+    truth = [square(0, 0), square(100, 0), square(200, 0), square(300, 0)]
+    gpd.GeoDataFrame({"class": ["building", "building", "tank", "tank"]}, geometry=truth, crs=UTM).to_crs(
+        "EPSG:4326"
+    ).to_file(reference, engine="pyogrio")
+    result = evaluate_layers(predicted, reference, errors=tmp_path / "errors.gpkg")
+    assert result.errors == {"missed": 1, "false": 2, "badly shaped": 1, "wrong class": 1}
+    written = gpd.read_file(tmp_path / "errors.gpkg", layer="errors")
+    assert written.crs == UTM
+    fields = written.drop(columns=["geometry", "iou"])
+    told = list(fields.astype(object).where(fields.notna(), None).itertuples(index=False, name=None))
+    assert told == [
+        ("missed", None, "tank", None),
+        ("false", "building", None, 0.8),
+        ("badly shaped", "building", "building", 0.7),
+        ("wrong class", "ship", "tank", 0.6),
+        ("false", "ship", None, 0.5),
+    ]
+    assert written["iou"][2:4].tolist() == pytest.approx([1 / 3, 1.0], abs=1e-3)
+    assert written.geometry[0].centroid.distance(square(300, 0).centroid) < 0.01
+    with pytest.raises(OutputError, match="is there already"):
+        evaluate_layers(predicted, reference, errors=tmp_path / "errors.gpkg")
+    with pytest.raises(OptionError, match=r"ends in \.gpkg"):
+        evaluate_layers(predicted, reference, errors=tmp_path / "errors.shp")
+
+
+def test_the_curve_is_what_a_cut_at_each_score_would_leave(tmp_path):
+    found = [square(0, 0), square(100, 0), square(200, 0), square(500, 0), square(600, 0)]
+    scores = [0.9, 0.8, 0.8, 0.6, 0.3]
+    reference = write(tmp_path / "r.gpkg", [square(0, 0), square(201, 0), square(600, 0), square(700, 0)])
+    curve = evaluate_layers(write(tmp_path / "p.gpkg", found, score=scores), reference).overall.curve
+    assert curve.score == (0.9, 0.8, 0.6, 0.3)
+    for score, precision, recall in zip(curve.score, curve.precision, curve.recall, strict=True):
+        kept = [(shape, value) for shape, value in zip(found, scores, strict=True) if value >= score]
+        cut = write(tmp_path / f"{score}.gpkg", [shape for shape, _ in kept], score=[value for _, value in kept])
+        overall = evaluate_layers(cut, reference).overall
+        assert (precision, recall) == pytest.approx((overall.precision, overall.recall))
+
+
+def test_a_thousand_scores_are_a_hundred_points():
+    scores, hits = np.linspace(1, 0, 1000), np.arange(1000) % 3 == 0
+    curve = score_curve(scores, hits, 400)
+    assert len(curve.score) == 100
+    assert (curve.score[0], curve.score[-1], curve.recall[-1]) == (1.0, 0.0, 334 / 400)
+    assert score_curve(scores, hits, 0) is score_curve(scores[:0], hits[:0], 400) is None
+
+
+@st.composite
+def crowded_classes(draw):
+    def some():
+        count = draw(st.integers(0, 8))
+        boxes = [
+            box(x, y, x + draw(st.integers(2, 6)), y + draw(st.integers(2, 6)))
+            for x, y in ((draw(st.integers(0, 12)), draw(st.integers(0, 12))) for _ in range(count))
+        ]
+        return np.array(boxes, dtype=object), np.array([draw(st.sampled_from("ab")) for _ in boxes], dtype=object)
+
+    found, truth = some(), some()
+    return found, np.array([draw(st.sampled_from((0.2, 0.5, 0.9))) for _ in found[0]]), truth
+
+
+@settings(max_examples=60)
+@given(crowded_classes(), st.sampled_from((0.05, 0.3, 0.5)))
+def test_every_polygon_is_matched_or_in_exactly_one_error(case, iou):
+    (found, found_classes), scores, (truth, truth_classes) = case
+    matcher = Matcher(found, scores, found_classes, truth, truth_classes)
+    mistakes = find_mistakes(matcher, iou)
+    matched = [match for match in matcher.match(matcher.ranked(None), iou) if match]
+    predictions = [m.found for m in mistakes if m.found is not None]
+    references = [m.truth for m in mistakes if m.truth is not None]
+    assert len(set(predictions)) == len(predictions) == len(found) - len(matched)
+    assert sorted([*references, *(j for _, j in matched)]) == list(range(len(truth)))
+    for m in mistakes:
+        assert (m.kind == "missed") == (m.found is None)
+        assert (m.kind in ("missed", "false")) == (m.iou == 0.0)
+
+
+def test_a_field_of_numbers_is_no_class_field(tmp_path):
+    many = write(tmp_path / "r.gpkg", [square(20 * i, 0) for i in range(1001)], id=[str(i) for i in range(1001)])
+    predicted = write(tmp_path / "p.gpkg", [square(0, 0)], **{"class": ["ship"]})
+    with pytest.raises(LayerError, match="1002 different classes"):
+        evaluate_layers(predicted, many, class_field="id")
 
 
 def test_refusals_name_the_input_and_the_mend(tmp_path):
