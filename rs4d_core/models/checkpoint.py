@@ -172,9 +172,21 @@ class LoadedModel:
 
     def predict(self, images: Tensor) -> list[Instances]:
         """The instances of each image of `(B, 3, H, W)`, 0..255, H and W multiples of 32."""
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with self._precision():
             return self.segmenter.predict(images.to(self.device))
+
+    def encode(self, image: Tensor) -> Encoded:
+        """One image `(1, 3, H, W)`, 0..255, H and W multiples of 32, for `outline`."""
+        with self._precision():
+            return self.segmenter.encode(image.to(self.device))
+
+    def outline(self, image: Encoded, boxes_xyxy: Tensor, label: int | None = None) -> Instances:
+        """What lies in boxes `(K, 4)` that somebody has drawn: see `Segmenter.outline`."""
+        with self._precision():
+            return self.segmenter.outline(image, boxes_xyxy, label)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 def default_model_path() -> Path:

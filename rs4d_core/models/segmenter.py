@@ -1,5 +1,7 @@
 """The whole model: images in, instances out."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.assign import assign, sample
 from rs4d_core.models.box_head import BoxHead
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
-from rs4d_core.models.encoder import Encoder
+from rs4d_core.models.encoder import Encoder, EncoderOutput
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.mask_head import MaskHead
 from rs4d_core.models.neck import Neck
@@ -23,6 +25,24 @@ _SAMPLES = 256
 _POSITIVE_SHARE = 0.25
 _NEGATIVES = 3.0
 _REGION_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the heads read of one image: all that has to be kept to look at it again.
+
+    Attributes:
+        encoded: its last map alone; the blocks and the fine maps served the neck.
+        levels: the pyramid, `(1, C, H / stride, W / stride)` each.
+    """
+
+    encoded: EncoderOutput
+    levels: list[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return sum(tensor.nbytes for tensor in (self.encoded.last, *self.levels))
 
 
 class Segmenter(nn.Module):
@@ -138,6 +158,33 @@ class Segmenter(nn.Module):
             mine, patches = patches[: len(labels)], patches[len(labels) :]
             instances.append(Instances(boxes.cpu(), score.cpu(), labels.cpu(), mine))
         return instances
+
+    @torch.inference_mode()
+    def encode(self, image: Tensor) -> Encoded:
+        """One image `(1, 3, H, W)` as `outline` reads it: nearly all of the work, and the same for every box."""
+        encoded = self.encoder(self.normalise(image))
+        return Encoded(EncoderOutput([], encoded.last, []), self.neck(encoded))
+
+    @torch.inference_mode()
+    def outline(self, image: Encoded, boxes_xyxy: Tensor, label: int | None = None) -> Instances:
+        """What lies in boxes `(K, 4)` that somebody has drawn around instances: K instances, in the order of the boxes.
+
+        Args:
+            image: from `encode`.
+            boxes_xyxy: pixels, inside of the image.
+            label: the class of all of them; None takes each one's best.
+
+        Returns:
+            The boxes are those given: the box branch's own are no better once somebody has drawn one. Scores are those
+            of the class, however small: that there is something, says who drew the box.
+        """
+        drawn = boxes_xyxy.to(image.levels[0].device, torch.float32)
+        regions = Regions.of_images([drawn])
+        scores = self.box_head(image.levels, regions)[0].softmax(1)[:, :-1]
+        labels = scores.argmax(1) if label is None else torch.full((len(drawn),), label, device=drawn.device)
+        patches = self.mask_head.predict(image.encoded, image.levels, regions, labels)
+        score = scores.gather(1, labels[:, None]).squeeze(1)
+        return Instances(drawn.cpu(), score.cpu(), labels.cpu(), patches)
 
     def _select(self, boxes_xyxy: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of one image's boxes `(P, classes, 4)` and scores `(P, classes)`: the kept boxes, scores and labels."""
