@@ -22,7 +22,7 @@ from rs4d_core.device import choose_device, fast_dtype
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.instances import Instances
-from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Segmenter
+from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Encoded, Segmenter
 from rs4d_core.whole_file import write_whole
 
 FORMAT_VERSION = 1
