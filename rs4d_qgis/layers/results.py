@@ -29,6 +29,7 @@ from qgis.PyQt.QtGui import QColor
 
 from rs4d_qgis.compat import FIELD_BOOLEAN, FIELD_REAL, FIELD_TEXT
 from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.statuses import PENDING, STATUSES
 from rs4d_qgis.translation import tr
 
 FIELDS = {
@@ -39,7 +40,6 @@ FIELDS = {
     "area_m2": FIELD_REAL,
     "run": FIELD_TEXT,
 }
-PENDING, ACCEPTED, REJECTED = STATUSES = ("pending", "accepted", "rejected")
 
 # Scores are to be read where single objects are, and would hide them further out.
 LABELS_FROM_SCALE = 1000.0

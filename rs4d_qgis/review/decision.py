@@ -1,0 +1,32 @@
+"""A decision on the layer's own undo stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qgis.PyQt.QtWidgets import QUndoCommand
+
+# Of each feature, by field index, the values.
+Values = dict[int, dict[int, Any]]
+
+
+class Decision(QUndoCommand):
+    """Values that were written past the edit buffer, which knows nothing of them: QGIS would clear the stack with each
+    save, and decisions are saved at once.
+
+    The stack owns it, but only as long as Python has a reference too does it do anything: keep one.
+    """
+
+    def __init__(self, text: str, before: Values, after: Values, write: Callable[[Values], None]):
+        super().__init__(text)
+        self._before = before
+        self._after = after
+        self._write = write
+
+    def redo(self) -> None:
+        """Also when it is pushed."""
+        self._write(self._after)
+
+    def undo(self) -> None:
+        self._write(self._before)

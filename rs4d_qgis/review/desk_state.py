@@ -1,0 +1,139 @@
+"""What all parts of the desk share: the layer under review, the queue, and the line that messages go to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qgis.core import QgsVectorLayer
+from qgis.PyQt.QtCore import QObject, pyqtSignal
+
+from rs4d_qgis.layers.results import provenance
+from rs4d_qgis.layers.runs import read_runs
+from rs4d_qgis.review.filters import Filters
+from rs4d_qgis.review.order import Order
+from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.session import Session
+
+
+class DeskState(QObject):
+    """One layer at a time is under review.
+
+    Attributes:
+        iface: of QGIS.
+        reviewed: the layer; None where there is none.
+        session: its queue; empty where there is none.
+
+    Signals:
+        reviewed_changed(): another layer, or none.
+        shown_changed(): objects came, went or changed, or the queue is another one.
+        current_changed(): another object is looked at, or it has changed.
+        said(str, bool): a line for the analyst, and whether it is a warning.
+    """
+
+    reviewed_changed = pyqtSignal()
+    shown_changed = pyqtSignal()
+    current_changed = pyqtSignal()
+    said = pyqtSignal(str, bool)
+
+    def __init__(self, iface, parent: QObject | None = None):
+        super().__init__(parent)
+        self.iface = iface
+        self.reviewed: ReviewedLayer | None = None
+        self.session = Session()
+
+    def review(self, layer: QgsVectorLayer | None) -> None:
+        """Put a layer on the desk, or take the one that is there away.
+
+        Raises:
+            ReviewRefused: it lacks fields; the desk is empty then.
+        """
+        if self.reviewed is not None:
+            self.reviewed.tear_down()
+            self.reviewed.deleteLater()
+            self.reviewed = None
+            self.session = Session()
+        try:
+            if layer is not None:
+                self.reviewed = ReviewedLayer(layer, self)
+                self.reviewed.changed.connect(self._layer_changed)
+                self.session = Session(self.reviewed.objects())
+        finally:
+            self.reviewed_changed.emit()
+            self.shown_changed.emit()
+            self.current_changed.emit()
+
+    def selection(self) -> list[int]:
+        """Ids of the objects that are selected on the map; where none is, of the current one."""
+        if self.reviewed is None:
+            return []
+        selected = sorted(self.reviewed.layer.selectedFeatureIds())
+        if not selected and self.session.current is not None:
+            return [self.session.current]
+        return selected
+
+    def scene(self) -> str | None:
+        """The raster that the layer's objects were found in; None where that is not known, or not there any more."""
+        if self.reviewed is None:
+            return None
+        records = [record for record in (provenance(self.reviewed.layer), *read_runs(self.reviewed.layer)) if record]
+        return next((str(record["scene"]) for record in records if Path(str(record["scene"])).exists()), None)
+
+    def say(self, text: str, warning: bool = False) -> None:
+        """Tell the analyst something, in the desk's own line. An empty text takes the last one away."""
+        self.said.emit(text, warning)
+
+    def decide(self, ids: list[int], status: str) -> None:
+        """Give objects a status, and go on to the next one where the current one is among them."""
+        current = self.session.current
+        self.reviewed.decide(ids, status)
+        if current in ids:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """To the next object that is to be looked at."""
+        self.session.advance()
+        self.current_changed.emit()
+
+    def step(self, by: int) -> None:
+        """So many places on in the queue, or back."""
+        self.session.step(by)
+        self.current_changed.emit()
+
+    def go(self, item: int) -> None:
+        """To this object, if it is in the queue."""
+        if self.session.go(item):
+            self.current_changed.emit()
+
+    def undo(self) -> None:
+        """Take back the last step, and go to what it changed; of several objects to the first in the queue."""
+        seen: list[set[int] | None] = []
+        self.reviewed.changed.connect(seen.append)
+        self.reviewed.undo()
+        self.reviewed.changed.disconnect(seen.append)
+        touched = {item for ids in seen for item in ids or ()}
+        first = next((item for item in self.session.queue if item in touched), None)
+        if first is not None:
+            self.go(first)
+
+    def set_order(self, order: Order) -> None:
+        """Line up anew."""
+        self.session.set_order(order)
+        self.shown_changed.emit()
+        self.current_changed.emit()
+
+    def set_filters(self, filters: Filters) -> None:
+        """Line up anew."""
+        self.session.set_filters(filters)
+        self.shown_changed.emit()
+        self.current_changed.emit()
+
+    def _layer_changed(self, ids: set[int] | None) -> None:
+        current = self.session.current
+        if ids is None:
+            self.session.reload(self.reviewed.objects())
+        else:
+            there = self.reviewed.objects(ids)
+            self.session.update(there, ids.difference(item.id for item in there))
+        self.shown_changed.emit()
+        if ids is None or current in ids or self.session.current != current:
+            self.current_changed.emit()

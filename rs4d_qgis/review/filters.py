@@ -1,0 +1,39 @@
+"""Which objects are to be looked at. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rs4d_qgis.layers.statuses import PENDING
+from rs4d_qgis.review.objects import ReviewObject
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What has no score passes whatever is asked of scores.
+
+    Attributes:
+        classes: None for all.
+        statuses: those wanted.
+        least_score, most_score: both included.
+        cuts: of a class, the score under which its objects are out: the live score cut. Classes without one have none.
+    """
+
+    classes: frozenset[str] | None = None
+    statuses: frozenset[str] = frozenset({PENDING})
+    least_score: float = 0.0
+    most_score: float = 1.0
+    cuts: Mapping[str, float] = field(default_factory=dict)
+
+    def matches(self, item: ReviewObject) -> bool:
+        """Whether this object is to be looked at."""
+        if item.status not in self.statuses or (self.classes is not None and item.class_name not in self.classes):
+            return False
+        if item.score is None:
+            return True
+        return self.least_score <= item.score <= self.most_score and not self.is_cut(item)
+
+    def is_cut(self, item: ReviewObject) -> bool:
+        """Whether the score cut takes this object away."""
+        return item.score is not None and item.score < self.cuts.get(item.class_name, 0.0)

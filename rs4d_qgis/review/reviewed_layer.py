@@ -1,0 +1,264 @@
+"""A layer under review: its objects, decisions that are saved at once, and edits that QGIS's own undo takes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from qgis.core import NULL, QgsFeature, QgsFeatureRequest, QgsVectorDataProvider, QgsVectorLayer
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
+
+from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.results import FIELDS
+from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
+from rs4d_qgis.review.decision import Decision, Values
+from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.objects import ReviewObject
+from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count
+
+_MS_UNTIL_RETRY = 2000
+_READ = ("class", "score", "status", "area_m2")
+
+
+def missing_fields(layer: QgsVectorLayer) -> list[str]:
+    """Names of the design's fields that a layer has not."""
+    there = layer.fields().names()
+    return [name for name in FIELDS if name not in there]
+
+
+class ReviewedLayer(QObject):
+    """Decisions (status and class) go to the file at once, past the edit buffer, and yet are steps of the layer's own
+    undo stack. Edits of outlines go through the edit buffer, as any other in QGIS.
+
+    What cannot be written, as another program has locked the file, the disk is full or the layer is read-only, is kept
+    in memory, seen by `objects` as if it were written, and tried again until it is.
+
+    Signals:
+        changed(set of int, or None): ids of the features that changed, came or went; None where anything may have.
+        saving_changed(): `unsaved` or `trouble` is another one.
+    """
+
+    changed = pyqtSignal(object)
+    saving_changed = pyqtSignal()
+
+    def __init__(self, layer: QgsVectorLayer, parent: QObject | None = None):
+        super().__init__(parent)
+        missing = missing_fields(layer)
+        if missing:
+            raise ReviewRefused(
+                tr("{} has no field {}: add the fields of a review to it").format(layer.name(), ", ".join(missing))
+            )
+        self.layer = layer
+        self.trouble = ""
+        self._waiting: Values = {}
+        self._decisions: list[Decision] = []
+        self._touched: set[int] = set()
+        self._discarding = False
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._tell)
+        self._retry = QTimer(self)
+        self._retry.setInterval(_MS_UNTIL_RETRY)
+        self._retry.timeout.connect(self.save_decisions)
+        layer.attributeValueChanged.connect(self._value_changed)
+        layer.geometryChanged.connect(self._geometry_changed)
+        layer.featureAdded.connect(self._touch)
+        layer.featureDeleted.connect(self._touch)
+        layer.beforeRollBack.connect(self._before_roll_back)
+        layer.afterRollBack.connect(self._all_changed)
+        layer.afterCommitChanges.connect(self._all_changed)
+
+    def tear_down(self) -> None:
+        """Let go of the layer; what still waits is tried once more."""
+        self._retry.stop()
+        self._soon.stop()
+        if sip.isdeleted(self.layer):
+            return
+        self.save_decisions()
+        for signal, slot in (
+            (self.layer.attributeValueChanged, self._value_changed),
+            (self.layer.geometryChanged, self._geometry_changed),
+            (self.layer.featureAdded, self._touch),
+            (self.layer.featureDeleted, self._touch),
+            (self.layer.beforeRollBack, self._before_roll_back),
+            (self.layer.afterRollBack, self._all_changed),
+            (self.layer.afterCommitChanges, self._all_changed),
+        ):
+            signal.disconnect(slot)
+
+    @property
+    def unsaved(self) -> int:
+        """How many objects have a decision that is not in the file yet."""
+        return len(self._waiting)
+
+    def field(self, name: str) -> int:
+        """The index of one of the design's fields."""
+        return self.layer.fields().indexOf(name)
+
+    def objects(self, ids: Iterable[int] | None = None) -> list[ReviewObject]:
+        """All objects, or those of these ids that there are, with edits and decisions that are not saved yet."""
+        indices = [self.field(name) for name in _READ]
+        request = QgsFeatureRequest()
+        if ids is not None:
+            request.setFilterFids(list(ids))
+        request.setSubsetOfAttributes(indices)
+        return [self._object(feature, indices) for feature in self.layer.getFeatures(request)]
+
+    def decide(self, ids: Iterable[int], status: str) -> None:
+        """Give objects a status: one undo step, saved at once."""
+        ids = list(ids)
+        text = {
+            ACCEPTED: tr("Accept {}"),
+            REJECTED: tr("Reject {}"),
+            PENDING: tr("Put back {}"),
+        }[status]
+        self._set("status", status, ids, text.format(count(len(ids), tr("object"), tr("objects"))))
+
+    def set_class(self, ids: Iterable[int], class_name: str) -> None:
+        """Give objects a class: one undo step, saved at once."""
+        ids = list(ids)
+        objects = count(len(ids), tr("object"), tr("objects"))
+        self._set("class", class_name, ids, tr("Set class {} on {}").format(class_label(class_name), objects))
+
+    @contextmanager
+    def edit(self, text: str) -> Iterator[QgsVectorLayer]:
+        """All changes made to the layer inside are one undo step of this name; on an exception there are none.
+
+        Raises:
+            ReviewRefused: the layer cannot be edited.
+        """
+        if not self.layer.isEditable() and not self.layer.startEditing():
+            raise ReviewRefused(
+                tr("The outlines of {} cannot be edited, as it is read-only: save it as a GeoPackage first").format(
+                    self.layer.name()
+                )
+            )
+        self.layer.beginEditCommand(text)
+        try:
+            yield self.layer
+        except BaseException:
+            self.layer.destroyEditCommand()
+            raise
+        self.layer.endEditCommand()
+        self._tell()
+
+    def undo(self) -> None:
+        """Take back the last step, whether a decision or an edit."""
+        self.layer.undoStack().undo()
+        self._tell()
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self.layer.undoStack().redo()
+        self._tell()
+
+    def save_decisions(self) -> bool:
+        """Try to write what waits. False where that still cannot be."""
+        if self._waiting:
+            self._write(self._waiting)
+        return not self._waiting
+
+    def _object(self, feature: QgsFeature, indices: list[int]) -> ReviewObject:
+        waiting = self._waiting.get(feature.id(), {})
+        values = feature.attributes()
+        name, score, status, area = (waiting.get(index, values[index]) for index in indices)
+        middle = feature.geometry().boundingBox().center()
+        return ReviewObject(
+            feature.id(),
+            "" if name == NULL else str(name),
+            None if score == NULL else float(score),
+            status if status in STATUSES else PENDING,
+            None if area == NULL else float(area),
+            middle.x(),
+            middle.y(),
+        )
+
+    def _set(self, field: str, value: str, ids: list[int], text: str) -> None:
+        index = self.field(field)
+        buffered = [item for item in ids if self._is_buffered(item, index)]
+        written = set(ids).difference(buffered)
+        before = self._values(written, index)
+        after = {item: {index: value} for item in before}
+        if buffered:
+            self.layer.beginEditCommand(text)
+        if after:
+            # Those that the stack has deleted are of no use any more.
+            self._decisions = [decision for decision in self._decisions if not sip.isdeleted(decision)]
+            self._decisions.append(Decision(text, before, after, self._write))
+            self.layer.undoStack().push(self._decisions[-1])
+        if buffered:
+            for item in buffered:
+                self.layer.changeAttributeValue(item, index, value)
+            self.layer.endEditCommand()
+        self._tell()
+
+    def _is_buffered(self, item: int, index: int) -> bool:
+        """Whether the value is in QGIS's edit buffer: of a feature that is not saved yet, or changed in there."""
+        buffer = self.layer.editBuffer()
+        return buffer is not None and (
+            buffer.isFeatureAdded(item) or index in buffer.changedAttributeValues().get(item, {})
+        )
+
+    def _values(self, ids: Iterable[int], index: int) -> Values:
+        """What a field holds."""
+        request = QgsFeatureRequest().setFilterFids(list(ids)).setFlags(QgsFeatureRequest.Flag.NoGeometry)
+        request.setSubsetOfAttributes([index])
+        return {
+            feature.id(): {index: self._waiting.get(feature.id(), {}).get(index, feature[index])}
+            for feature in self.layer.getFeatures(request)
+        }
+
+    def _write(self, values: Values) -> None:
+        """To the file; to memory where that cannot be."""
+        if self._discarding:
+            return  # QGIS throws its edits away, and undoes the whole stack for it: decisions are none of them
+        due = {item: dict(of) for item, of in self._waiting.items()}
+        for item, of in values.items():
+            due.setdefault(item, {}).update(of)
+        provider = self.layer.dataProvider()
+        provider.clearErrors()
+        if provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues:
+            saved = provider.changeAttributeValues(due)
+            trouble = "" if saved else " ".join(provider.errors()[-1:])
+        else:
+            saved, trouble = False, tr("the layer is read-only")
+        before = (self.trouble, len(self._waiting))
+        self._waiting = {} if saved else due
+        self.trouble = "" if saved else trouble or tr("the file cannot be written")
+        if saved:
+            self._retry.stop()
+        elif not self._retry.isActive():
+            self._retry.start()
+        if before != (self.trouble, len(self._waiting)):
+            self.saving_changed.emit()
+        self._touched.update(values)
+        self._soon.start(0)
+        self.layer.triggerRepaint()
+
+    def _value_changed(self, item: int, _index: int, _value: Any) -> None:
+        self._touch(item)
+
+    def _geometry_changed(self, item: int, _geometry) -> None:
+        self._touch(item)
+
+    def _touch(self, item: int) -> None:
+        self._touched.add(item)
+        self._soon.start(0)
+
+    def _before_roll_back(self) -> None:
+        self._discarding = True
+
+    def _all_changed(self) -> None:
+        self._discarding = False
+        self._touched.clear()
+        self._soon.stop()
+        self.changed.emit(None)
+
+    def _tell(self) -> None:
+        self._soon.stop()
+        touched, self._touched = self._touched, set()
+        if touched:
+            self.changed.emit(touched)
