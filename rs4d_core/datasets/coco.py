@@ -41,29 +41,29 @@ def read_coco(
             lists an image that is not there. The message names the file and the annotation or image.
     """
     annotations, images = Path(annotations), Path(images)
-    content = _load(annotations)
+    content = load_content(annotations)
     labels = _category_labels(annotations, content["categories"], tuple(classes), class_map or {})
     annotated = tuple(label in labels.values() for label in range(len(classes)))
     entries = _images(annotations, content["images"], images)
     by_image: dict[int, list[Annotation]] = {image_id: [] for image_id in entries}
     seen = set()
     for record in content["annotations"]:
-        _check_id(annotations, "annotation", record, seen)
+        check_id(annotations, "annotation", record, seen)
         where = f"{annotations}: annotation {record['id']}"
-        image = entries.get(_key(where, record, "image_id", int))
+        image = entries.get(required(where, record, "image_id", int))
         if image is None:
             raise DatasetError(
                 f"{where} is for image {record['image_id']}, which the file does not list; add the image or remove "
                 "the annotation"
             )
-        label = labels.get(_key(where, record, "category_id", int))
+        label = labels.get(required(where, record, "category_id", int))
         if label is None:
             raise DatasetError(
                 f"{where} is of category {record['category_id']}, which the file does not list; its categories are "
                 f"{sorted(labels)}"
             )
         try:
-            annotation = _annotation(record, label, image.width, image.height)
+            annotation = annotation_of(record, label, image.width, image.height)
         except ValueError as error:
             raise DatasetError(f"{where}: {error}; correct or remove it") from None
         if annotation is not None:
@@ -81,8 +81,8 @@ class _Image:
     height: int
 
 
-def _load(path: Path) -> dict:
-    """The file's content, with its three lists."""
+def load_content(path: Path) -> dict:
+    """The content of a COCO file: an object with the lists images, annotations and categories. Raises DatasetError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,20 +108,21 @@ def _load(path: Path) -> dict:
     return content
 
 
-def _key(where: str, record: dict, key: str, kind: type):
-    """The value of a required key. `type(...) is` because JSON's true is a Python int."""
+def required(where: str, record: dict, key: str, kind: type):
+    """The value of a record's required key; `where` names the record. Raises DatasetError."""
     if key not in record:
         raise DatasetError(f"{where} has no '{key}'; add it")
-    if type(record[key]) is not kind:
+    if type(record[key]) is not kind:  # not isinstance, as JSON's true is a Python int
         wanted = {int: "a whole number", str: "text"}[kind]
         raise DatasetError(f"{where}: '{key}' is {record[key]!r}, not {wanted}; correct it")
     return record[key]
 
 
-def _check_id(path: Path, what: str, record: object, seen: set[int]) -> None:
+def check_id(path: Path, what: str, record: object, seen: set[int]) -> None:
+    """Add the record's id to those `seen`. Raises DatasetError where it has none, or it is taken."""
     if not isinstance(record, dict):
         raise DatasetError(f"{path}: {what} number {len(seen) + 1} is {record!r:.60}, not an object; correct it")
-    identity = _key(f"{path}: {what} number {len(seen) + 1}", record, "id", int)
+    identity = required(f"{path}: {what} number {len(seen) + 1}", record, "id", int)
     if identity in seen:
         raise DatasetError(f"{path}: the {what} id {identity} is used twice; give each {what} its own id")
     seen.add(identity)
@@ -133,8 +134,8 @@ def _category_labels(
     """Category id -> label."""
     labels, seen = {}, set()
     for record in categories:
-        _check_id(path, "category", record, seen)
-        name = _key(f"{path}: category {record['id']}", record, "name", str)
+        check_id(path, "category", record, seen)
+        name = required(f"{path}: category {record['id']}", record, "name", str)
         known = class_map.get(name, name)
         if known not in classes:
             mapped = f" (mapped to '{known}')" if known != name else ""
@@ -149,20 +150,20 @@ def _images(path: Path, records: list, folder: Path) -> dict[int, _Image]:
     """Image id -> image, in the file's order."""
     entries, seen = {}, set()
     for record in records:
-        _check_id(path, "image", record, seen)
+        check_id(path, "image", record, seen)
         where = f"{path}: image {record['id']}"
-        width, height = _key(where, record, "width", int), _key(where, record, "height", int)
+        width, height = required(where, record, "width", int), required(where, record, "height", int)
         if width <= 0 or height <= 0:
             raise DatasetError(f"{where} is {width} x {height} pixels; give its true width and height")
-        file = folder / _key(where, record, "file_name", str)
+        file = folder / required(where, record, "file_name", str)
         if not os.path.isfile(file):  # Path.is_file raises where a name is too long or a folder closed
             raise DatasetError(f"{where}: there is no file {file}; give the folder that holds the images")
         entries[record["id"]] = _Image(file, width, height)
     return entries
 
 
-def _annotation(record: dict, label: int, width: int, height: int) -> Annotation | None:
-    """The annotation, or None where nothing of it lies inside the image.
+def annotation_of(record: dict, label: int, width: int, height: int) -> Annotation | None:
+    """An annotation of an image of `width` x `height` pixels, or None where nothing of it lies inside the image.
 
     Raises:
         ValueError: with what is wrong.
