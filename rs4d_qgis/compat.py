@@ -12,8 +12,9 @@ from qgis.core import (
     QgsTask,
     QgsWkbTypes,
 )
-from qgis.PyQt import QtGui, QtWidgets
-from qgis.PyQt.QtCore import QMetaType, QVariant
+from qgis.PyQt import QtCore, QtGui, QtWidgets
+from qgis.PyQt.QtCore import QMetaType, Qt, QVariant
+from qgis.PyQt.QtGui import QKeyEvent, QKeySequence
 
 # In Qt 6 it is no widget.
 QAction = QtGui.QAction if hasattr(QtGui, "QAction") else QtWidgets.QAction
@@ -67,3 +68,11 @@ except TypeError:
     FIELD_TEXT = QVariant.Type.String
     FIELD_REAL = QVariant.Type.Double
     FIELD_BOOLEAN = QVariant.Type.Bool
+
+
+def key_of(event: QKeyEvent) -> QKeySequence:
+    """The key of an event with its modifiers. The number pad's digits are as good as others."""
+    keypad = Qt.KeyboardModifier.KeypadModifier
+    if hasattr(event, "keyCombination"):  # Qt 6
+        return QKeySequence(QtCore.QKeyCombination(event.modifiers() & ~keypad, Qt.Key(event.key())))
+    return QKeySequence(event.key() | int(event.modifiers() & ~keypad))

@@ -10,6 +10,7 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.review.filters import Filters
+from rs4d_qgis.review.keys import Keys
 from rs4d_qgis.review.order import Order
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.session import Session
@@ -22,6 +23,7 @@ class DeskState(QObject):
         iface: of QGIS.
         reviewed: the layer; None where there is none.
         session: its queue; empty where there is none.
+        keys: of all parts; they are listened to while there is a layer.
 
     Signals:
         reviewed_changed(): another layer, or none.
@@ -40,6 +42,7 @@ class DeskState(QObject):
         self.iface = iface
         self.reviewed: ReviewedLayer | None = None
         self.session = Session()
+        self.keys = Keys(lambda: self.reviewed is not None, self)
 
     def review(self, layer: QgsVectorLayer | None) -> None:
         """Put a layer on the desk, or take the one that is there away.
