@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterNumber,
     QgsTask,
+    QgsUnitTypes,
     QgsWkbTypes,
 )
 from qgis.PyQt import QtCore, QtGui, QtWidgets
@@ -28,6 +29,14 @@ else:
     MULTIPOLYGON = QgsWkbTypes.Type.MultiPolygon
     NO_GEOMETRY = QgsWkbTypes.Type.NoGeometry
     POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
+
+# Units: 3.30.
+if hasattr(Qgis, "DistanceUnit"):
+    DISTANCE_METERS = Qgis.DistanceUnit.Meters
+    AREA_SQUARE_METERS = Qgis.AreaUnit.SquareMeters
+else:
+    DISTANCE_METERS = QgsUnitTypes.DistanceUnit.DistanceMeters
+    AREA_SQUARE_METERS = QgsUnitTypes.AreaUnit.AreaSquareMeters
 
 # Filters of layer combo boxes: 3.34.
 if hasattr(Qgis, "LayerFilter"):

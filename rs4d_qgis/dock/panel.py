@@ -8,8 +8,8 @@ from pathlib import Path
 
 from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer
 from qgis.gui import QgsDockWidget
-from qgis.PyQt.QtCore import QEvent, QSize, QStandardPaths, Qt, QTimer, pyqtSignal
-from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qgis.PyQt.QtCore import QStandardPaths, QTimer, pyqtSignal
+from qgis.PyQt.QtWidgets import QFrame, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock import past_runs, window_times
 from rs4d_qgis.dock.engine_line import EngineLine
@@ -20,6 +20,7 @@ from rs4d_qgis.dock.result_place import choose_place
 from rs4d_qgis.dock.run_box import RunBox
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.run_state import Phase, RunState
+from rs4d_qgis.dock.scroll import PanelScroll
 from rs4d_qgis.dock.segment_run import Ended, RunRefused, SegmentRun, group_name, open_result
 from rs4d_qgis.dock.settings_form import SettingsForm
 from rs4d_qgis.dock.ways_out import WayOut, ways_out
@@ -29,7 +30,6 @@ from rs4d_qgis.translation import tr
 
 # A map that is panned tells of every step.
 _MS_UNTIL_FORECAST = 150
-_LETTERS_WIDE = 48
 
 
 class SegmentDock(QgsDockWidget):
@@ -149,7 +149,7 @@ class SegmentDock(QgsDockWidget):
         self.form.extents.tear_down()
 
     def _build(self) -> None:
-        scroll = _Scroll(self.form)
+        scroll = PanelScroll(self.form)
         line = QFrame()
         line.setFrameShape(QFrame.Shape.HLine)
         line.setFrameShadow(QFrame.Shadow.Sunken)
@@ -294,28 +294,3 @@ class SegmentDock(QgsDockWidget):
 
     def _push(self, text: str, level) -> None:
         self._iface.messageBar().pushMessage(tr("RS4D"), text, level)
-
-
-class _Scroll(QScrollArea):
-    """Scrolls up and down only: as wide as its contents need."""
-
-    def __init__(self, contents: QWidget):
-        super().__init__()
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWidget(contents)
-
-    def eventFilter(self, watched, event) -> bool:
-        """The contents may come to need another width: a larger font, a longer word."""
-        if watched is self.widget() and event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return super().eventFilter(watched, event)
-
-    def minimumSizeHint(self) -> QSize:
-        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
-        return QSize(width, super().minimumSizeHint().height())
-
-    def sizeHint(self) -> QSize:
-        width = max(self.minimumSizeHint().width(), _LETTERS_WIDE * self.fontMetrics().averageCharWidth())
-        return QSize(width, self.widget().sizeHint().height())

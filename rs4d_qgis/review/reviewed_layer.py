@@ -11,22 +11,16 @@ from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
 from rs4d_qgis.layers.class_names import class_label
-from rs4d_qgis.layers.results import FIELDS
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
 from rs4d_qgis.review.decision import Decision, Values
 from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.fields import missing_fields
 from rs4d_qgis.review.objects import ReviewObject
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count
 
 _MS_UNTIL_RETRY = 2000
 _READ = ("class", "score", "status", "area_m2")
-
-
-def missing_fields(layer: QgsVectorLayer) -> list[str]:
-    """Names of the design's fields that a layer has not."""
-    there = layer.fields().names()
-    return [name for name in FIELDS if name not in there]
 
 
 class ReviewedLayer(QObject):

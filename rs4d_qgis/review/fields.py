@@ -1,0 +1,88 @@
+"""The fields that a layer needs to be reviewed."""
+
+from __future__ import annotations
+
+from qgis.core import (
+    NULL,
+    QgsFeatureRequest,
+    QgsField,
+    QgsVectorDataProvider,
+    QgsVectorLayer,
+)
+
+from rs4d_qgis.layers.area import GroundArea
+from rs4d_qgis.layers.results import FIELDS
+from rs4d_qgis.layers.statuses import PENDING
+from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.translation import tr
+
+# So many at a time are written.
+_BATCH = 5000
+
+
+def missing_fields(layer: QgsVectorLayer) -> list[str]:
+    """Names of the design's fields that a layer has not."""
+    there = layer.fields().names()
+    return [name for name in FIELDS if name not in there]
+
+
+def add_review_fields(layer: QgsVectorLayer) -> None:
+    """Add what `missing_fields` tells, in the file itself: status pending, not edited, area as measured; else empty.
+
+    Raises:
+        ReviewRefused: the layer's file or format does not allow it.
+    """
+    missing = missing_fields(layer)
+    provider = layer.dataProvider()
+    wanted = QgsVectorDataProvider.Capability.AddAttributes | QgsVectorDataProvider.Capability.ChangeAttributeValues
+    if layer.isEditable() and layer.isModified():
+        raise ReviewRefused(tr("Save or discard the edits of {} first").format(layer.name()))
+    if provider.capabilities() & wanted != wanted:
+        raise ReviewRefused(
+            tr(
+                "No field can be added to {}: its file is read-only, or of a format that cannot be changed. Save it as "
+                "a GeoPackage, and review that"
+            ).format(layer.name())
+        )
+    if not provider.addAttributes([QgsField(name, FIELDS[name]) for name in missing]):
+        raise ReviewRefused(tr("No field could be added to {}: {}").format(layer.name(), _reason(provider)))
+    layer.updateFields()
+    still = missing_fields(layer)
+    if still:  # as in a Shapefile, which cuts long names
+        raise ReviewRefused(
+            tr("The format of {} does not take the field {}: save it as a GeoPackage, and review that").format(
+                layer.name(), ", ".join(still)
+            )
+        )
+    _fill(layer, missing)
+
+
+def _fill(layer: QgsVectorLayer, added: list[str]) -> None:
+    index = {name: layer.fields().indexOf(name) for name in added}
+    start = {index[name]: value for name, value in (("status", PENDING), ("edited", False)) if name in index}
+    area = GroundArea(layer)
+    request = QgsFeatureRequest()
+    request.setSubsetOfAttributes([])
+    if "area_m2" not in index:
+        request.setFlags(QgsFeatureRequest.Flag.NoGeometry)
+    values = {}
+    for feature in layer.getFeatures(request):
+        values[feature.id()] = dict(start)
+        if "area_m2" in index:
+            measured = area.square_metres(feature.geometry())
+            values[feature.id()][index["area_m2"]] = NULL if measured is None else measured
+    ids = list(values)
+    for first in range(0, len(ids), _BATCH):
+        batch = {item: values[item] for item in ids[first : first + _BATCH]}
+        if not layer.dataProvider().changeAttributeValues(batch):
+            raise ReviewRefused(
+                tr("The fields were added to {}, but not all could be filled: {}").format(
+                    layer.name(), _reason(layer.dataProvider())
+                )
+            )
+    layer.triggerRepaint()
+
+
+def _reason(provider: QgsVectorDataProvider) -> str:
+    errors = provider.errors()
+    return errors[-1] if errors else tr("its file cannot be written")

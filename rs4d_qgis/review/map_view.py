@@ -1,0 +1,96 @@
+"""Brings the current object to the middle of the map, highlighted."""
+
+from __future__ import annotations
+
+from qgis.core import QgsGeometry, QgsRectangle, QgsUnitTypes
+from qgis.gui import QgsRubberBand
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QObject
+from qgis.PyQt.QtGui import QColor
+
+from rs4d_qgis.compat import DISTANCE_METERS, POLYGON_GEOMETRY
+from rs4d_qgis.layers.bounds import bounds_in
+from rs4d_qgis.review.desk_state import DeskState
+
+# An object is shown with so much around it as it takes to see what it is.
+_TIMES_AS_WIDE = 5.0
+_LEAST_VIEW_M = 40.0
+# Of the view: an object that is wholly inside this middle part needs no panning.
+_MIDDLE = 0.6
+_COLOR, _HALO = QColor(255, 214, 0), QColor(0, 0, 0, 160)
+_WIDTH_PX = 3
+
+
+class MapView(QObject):
+    """Follows the desk's current object.
+
+    Attributes:
+        zooms: to each object; else the map keeps its scale, unless the object is larger than the view.
+    """
+
+    def __init__(self, desk: DeskState, parent: QObject | None = None):
+        super().__init__(parent)
+        self.zooms = True
+        self._desk = desk
+        self._canvas = desk.iface.mapCanvas()
+        self._band = QgsRubberBand(self._canvas, POLYGON_GEOMETRY)
+        self._band.setColor(_COLOR)
+        self._band.setFillColor(QColor(0, 0, 0, 0))
+        self._band.setSecondaryStrokeColor(_HALO)
+        self._band.setWidth(_WIDTH_PX)
+        self._seen: int | None = None
+        desk.current_changed.connect(self._follow)
+        desk.reviewed_changed.connect(self._forget)
+
+    def look(self) -> None:
+        """Highlight the current object, and have it in view."""
+        geometry = self._highlight()
+        if geometry is not None:
+            self._bring_to_view(geometry.boundingBox())
+
+    def show(self, shown: bool) -> None:
+        """Show or hide the highlight."""
+        self._band.setVisible(shown)
+
+    def tear_down(self) -> None:
+        """Leave nothing on the map."""
+        if not sip.isdeleted(self._canvas):
+            self._canvas.scene().removeItem(self._band)
+
+    def _follow(self) -> None:
+        # The same object with another class or outline needs no other view.
+        if self._desk.session.current == self._seen:
+            self._highlight()
+            return
+        self._seen = self._desk.session.current
+        self.look()
+
+    def _forget(self) -> None:
+        self._seen = None
+
+    def _highlight(self) -> QgsGeometry | None:
+        current = self._desk.session.current
+        geometry = QgsGeometry() if current is None else self._desk.reviewed.layer.getGeometry(current)
+        if geometry.isEmpty():
+            self._band.reset(POLYGON_GEOMETRY)
+            return None
+        self._band.setToGeometry(geometry, self._desk.reviewed.layer)
+        return geometry
+
+    def _bring_to_view(self, box: QgsRectangle) -> None:
+        crs = self._canvas.mapSettings().destinationCrs()
+        box = bounds_in(crs, box, self._desk.reviewed.layer.crs())
+        if box is None or not box.isFinite():
+            return
+        view = self._canvas.extent()
+        too_large = box.width() > view.width() or box.height() > view.height()
+        if self.zooms or too_large:
+            metre = QgsUnitTypes.fromUnitToUnitFactor(DISTANCE_METERS, crs.mapUnits())
+            wide = max(max(box.width(), box.height()) * _TIMES_AS_WIDE, _LEAST_VIEW_M * metre)
+            around = QgsRectangle.fromCenterAndSize(box.center(), wide, wide)
+            self._canvas.setExtent(around)
+        elif view.scaled(_MIDDLE).contains(box):
+            return
+        else:
+            self._canvas.setCenter(box.center())
+        self._canvas.refresh()
