@@ -1,14 +1,13 @@
 """Read instance annotations in COCO's JSON format, and say clearly where a file breaks it."""
 
-import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from rs4d_core.datasets.coco_records import ImageRecord, read_content, read_records
 from rs4d_core.datasets.run_lengths import checked_rle
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import DatasetError
@@ -41,125 +40,23 @@ def read_coco(
             lists an image that is not there. The message names the file and the annotation or image.
     """
     annotations, images = Path(annotations), Path(images)
-    content = load_content(annotations)
-    labels = _category_labels(annotations, content["categories"], tuple(classes), class_map or {})
-    annotated = tuple(label in labels.values() for label in range(len(classes)))
-    entries = _images(annotations, content["images"], images)
-    by_image: dict[int, list[Annotation]] = {image_id: [] for image_id in entries}
-    seen = set()
-    for record in content["annotations"]:
-        check_id(annotations, "annotation", record, seen)
-        where = f"{annotations}: annotation {record['id']}"
-        image = entries.get(required(where, record, "image_id", int))
-        if image is None:
-            raise DatasetError(
-                f"{where} is for image {record['image_id']}, which the file does not list; add the image or remove "
-                "the annotation"
-            )
-        label = labels.get(required(where, record, "category_id", int))
-        if label is None:
-            raise DatasetError(
-                f"{where} is of category {record['category_id']}, which the file does not list; its categories are "
-                f"{sorted(labels)}"
-            )
+    records, annotated = read_records(annotations, read_content(annotations), tuple(classes), class_map or {})
+    return [_sample(annotations, images, record, annotated) for record in records]
+
+
+def _sample(path: Path, folder: Path, image: ImageRecord, annotated: tuple[bool, ...]) -> Sample:
+    file = folder / image.file_name
+    if not os.path.isfile(file):  # Path.is_file raises where a name is too long or a folder closed
+        raise DatasetError(f"{image.where}: there is no file {file}; give the folder that holds the images")
+    found = []
+    for label, record in image.annotations:
         try:
             annotation = annotation_of(record, label, image.width, image.height)
         except ValueError as error:
-            raise DatasetError(f"{where}: {error}; correct or remove it") from None
+            raise DatasetError(f"{path}: annotation {record['id']}: {error}; correct or remove it") from None
         if annotation is not None:
-            by_image[record["image_id"]].append(annotation)
-    return [
-        Sample(entry.path, entry.width, entry.height, image_id, tuple(by_image[image_id]), annotated)
-        for image_id, entry in entries.items()
-    ]
-
-
-@dataclass(frozen=True)
-class _Image:
-    path: Path
-    width: int
-    height: int
-
-
-def load_content(path: Path) -> dict:
-    """The content of a COCO file: an object with the lists images, annotations and categories. Raises DatasetError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file; give the path of a COCO annotation file") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}); give a COCO annotation file") from None
-    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
-        raise DatasetError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from None
-    except RecursionError:
-        raise DatasetError(f"{path}: JSON nested too deeply to be COCO; export the annotations again") from None
-    if not isinstance(content, dict):
-        raise DatasetError(
-            f"{path}: holds a {type(content).__name__}, not an object with images, annotations and categories; "
-            "is it an instance annotation file of COCO?"
-        )
-    for key in ("images", "annotations", "categories"):
-        if key not in content:
-            raise DatasetError(f"{path}: has no '{key}'; is it an instance annotation file of COCO?")
-        if not isinstance(content[key], list):
-            raise DatasetError(
-                f"{path}: '{key}' is a {type(content[key]).__name__}, not a list; export the annotations again"
-            )
-    return content
-
-
-def required(where: str, record: dict, key: str, kind: type):
-    """The value of a record's required key; `where` names the record. Raises DatasetError."""
-    if key not in record:
-        raise DatasetError(f"{where} has no '{key}'; add it")
-    if type(record[key]) is not kind:  # not isinstance, as JSON's true is a Python int
-        wanted = {int: "a whole number", str: "text"}[kind]
-        raise DatasetError(f"{where}: '{key}' is {record[key]!r}, not {wanted}; correct it")
-    return record[key]
-
-
-def check_id(path: Path, what: str, record: object, seen: set[int]) -> None:
-    """Add the record's id to those `seen`. Raises DatasetError where it has none, or it is taken."""
-    if not isinstance(record, dict):
-        raise DatasetError(f"{path}: {what} number {len(seen) + 1} is {record!r:.60}, not an object; correct it")
-    identity = required(f"{path}: {what} number {len(seen) + 1}", record, "id", int)
-    if identity in seen:
-        raise DatasetError(f"{path}: the {what} id {identity} is used twice; give each {what} its own id")
-    seen.add(identity)
-
-
-def _category_labels(
-    path: Path, categories: list, classes: tuple[str, ...], class_map: dict[str, str]
-) -> dict[int, int]:
-    """Category id -> label."""
-    labels, seen = {}, set()
-    for record in categories:
-        check_id(path, "category", record, seen)
-        name = required(f"{path}: category {record['id']}", record, "name", str)
-        known = class_map.get(name, name)
-        if known not in classes:
-            mapped = f" (mapped to '{known}')" if known != name else ""
-            raise DatasetError(
-                f"{path}: category '{name}'{mapped} is not a known class; map it to one of {', '.join(classes)}"
-            )
-        labels[record["id"]] = classes.index(known)
-    return labels
-
-
-def _images(path: Path, records: list, folder: Path) -> dict[int, _Image]:
-    """Image id -> image, in the file's order."""
-    entries, seen = {}, set()
-    for record in records:
-        check_id(path, "image", record, seen)
-        where = f"{path}: image {record['id']}"
-        width, height = required(where, record, "width", int), required(where, record, "height", int)
-        if width <= 0 or height <= 0:
-            raise DatasetError(f"{where} is {width} x {height} pixels; give its true width and height")
-        file = folder / required(where, record, "file_name", str)
-        if not os.path.isfile(file):  # Path.is_file raises where a name is too long or a folder closed
-            raise DatasetError(f"{where}: there is no file {file}; give the folder that holds the images")
-        entries[record["id"]] = _Image(file, width, height)
-    return entries
+            found.append(annotation)
+    return Sample(file, image.width, image.height, image.image_id, tuple(found), annotated)
 
 
 def annotation_of(record: dict, label: int, width: int, height: int) -> Annotation | None:
