@@ -71,9 +71,21 @@ def pixels_inside(
     width: int,
     height: int,
 ) -> tuple[int, int, int, int]:
-    """The pixels of a scene that a bounding box touches, as column, row, width, height.
+    """The pixels of a scene that a bounding box touches, as column, row, width, height: see `bounds_in_pixels`."""
+    return pixels_around(bounds_in_pixels(bbox, bbox_crs, transform, crs_wkt, width, height), width, height)
 
-    On a rotated scene, or with a bounding box of another CRS, this is the upright rectangle of pixels around the box.
+
+def bounds_in_pixels(
+    bbox: tuple[float, float, float, float],
+    bbox_crs: str | None,
+    transform: Affine,
+    crs_wkt: str | None,
+    width: int,
+    height: int,
+) -> tuple[float, float, float, float]:
+    """Where a bounding box lies in a scene, and only what lies in it: left, top, right, bottom in its pixels.
+
+    On a rotated scene, or with a bounding box of another CRS, this is the upright rectangle around the box.
 
     Args:
         bbox: west, south, east, north in `bbox_crs`, or in the scene's CRS where that is None.
@@ -108,11 +120,11 @@ def pixels_inside(
             covered = numbers((*places.min(axis=0), *places.max(axis=0)))
             raise OptionError(f"the bounding box {numbers(bbox)} lies outside the scene, which covers {covered}")
         if len(pixels) == EDGE_POINTS**2 and inside.all():
-            return 0, 0, width, height
+            return 0.0, 0.0, float(width), float(height)
         cell = np.array([width, height]) / (EDGE_POINTS - 1)
         low, high = pixels[inside].min(axis=0) - cell, pixels[inside].max(axis=0) + cell
         shared = shapely.box(*low, *high).intersection(scene)
-    return pixels_around(shared.bounds, width, height)
+    return shared.bounds
 
 
 def scene_points(

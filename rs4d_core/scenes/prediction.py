@@ -30,7 +30,7 @@ _POLL_S = 0.05
 
 # A cancelled run may leave a prediction behind that is still computing. The next run of the process waits for it, since
 # neither a GPU's memory nor numba's threads are made for two.
-_MODEL = threading.Lock()
+MODEL = threading.Lock()
 
 
 class Predictor(Protocol):
@@ -133,8 +133,8 @@ class ScenePredictions:
 
     def _predict(self, read: Future) -> list[Seen]:
         batch = read.result()
-        images = _padded([(image, valid) for _, image, valid in batch if valid.any()])
-        with _MODEL:
+        images = padded([(image, valid) for _, image, valid in batch if valid.any()])
+        with MODEL:
             if self.interrupted:
                 return []
             started = time.perf_counter()
@@ -143,7 +143,7 @@ class ScenePredictions:
         return [Seen(index, next(found) if valid.any() else None, valid) for index, _, valid in batch]
 
 
-def _padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+def padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     """Images `(3, h, w)` of one size, with their valid pixels, on blank ground `(B, 3, H, W)`: multiples of 32."""
     if not images:
         return torch.empty(0)
@@ -160,14 +160,10 @@ def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
     try:
         return predictor.predict(images)
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if len(images) == 1:
-            height, width = images.shape[-2:]
-            raise OptionError(
-                f"a window of {width} x {height} px does not fit into the memory of {predictor.device}: "
-                "choose a smaller window"
-            ) from error
+            raise too_large(images, predictor.device) from error
     # Outside of the handler, whose traceback holds on to the memory that is needed now.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -175,6 +171,15 @@ def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
     return _predict_in_memory(predictor, images[:half]) + _predict_in_memory(predictor, images[half:])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def too_large(images: Tensor, device: str) -> OptionError:
+    """What to tell the user when `images (B, 3, H, W)` do not fit into memory."""
+    height, width = images.shape[-2:]
+    return OptionError(
+        f"a window of {width} x {height} px does not fit into the memory of {device}: choose a smaller window"
+    )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch raises when memory runs out."""
     # torch has a class for this on GPUs only.
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

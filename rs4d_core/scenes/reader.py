@@ -179,6 +179,13 @@ class Scene:
                 level.raster.close()
         return image, valid, self._transform(*steps)
 
+    def coarser(self, factor: float) -> "Scene":
+        """The same extent on a grid of pixels `factor` times as long. The two share one file: closing one closes it."""
+        resolution_m = None if self.resolution_m is None else self.resolution_m * factor
+        scale = Scale(self._steps[0] * factor, self._steps[1] * factor, resolution_m, None)
+        place = (self._extent, scale, self.source_transform, self.crs_wkt)
+        return Scene(self.path, self._base, *place, self.stretch, self.notes, self._area)
+
     def area_m2(self, geometry: BaseGeometry) -> float:
         """Area on the ground, on the ellipsoid, of a polygon or multipolygon in the scene's CRS; NaN without a CRS."""
         return self._ground.area_m2(geometry)
