@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rs4d_core
-from rs4d_core.errors import RS4DError
+from rs4d_core.errors import OptionError, RS4DError
 from rs4d_core.interruption import Interruption
 from rs4d_core.wording import counted
 
 if TYPE_CHECKING:
+    from rs4d_core.scenes.layer_file import WrittenLayer
     from rs4d_core.scenes.pipeline import Progress
     from rs4d_core.scenes.writers import Feature
 
@@ -156,6 +157,13 @@ def _add_export(commands: Any) -> None:
     command.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="its suffix picks the format")
     command.add_argument("--accepted", action="store_true", help="only what a review has accepted")
     command.add_argument("--scene", metavar="SCENE", help="for COCO: the scene, where it is not at its recorded place")
+    command.add_argument(
+        "--chips",
+        metavar="PX",
+        type=int,
+        help="a folder to train on: -o FOLDER/annotations.json, and image chips of this size beside it",
+    )
+    command.add_argument("--resolution", metavar="M", type=float, help="of chips, metres a pixel (default: the run's)")
     _add_json(command)
 
 
@@ -347,16 +355,29 @@ def _doctor(arguments: argparse.Namespace, _interruption: Interruption) -> int:
 
 
 def _export(arguments: argparse.Namespace, _interruption: Interruption) -> int:
-    from rs4d_core.scenes.export import export_layer
-
-    result = export_layer(arguments.layer, arguments.output, arguments.accepted, arguments.scene)
+    result, more = _exported(arguments)
     for note in result.notes:
         _note(note)
     if arguments.json:
-        _print_json({"output": str(result.output), "instances": result.instances, "by_class": result.by_class})
+        _print_json({"output": str(result.output), "instances": result.instances, "by_class": result.by_class, **more})
     else:
-        print(f"{result.output}: {_counted(result.instances, result.by_class)}")
+        chips = f" on {counted(more['chips'], 'chip')}" if more else ""
+        print(f"{result.output}: {_counted(result.instances, result.by_class)}{chips}")
     return DONE
+
+
+def _exported(arguments: argparse.Namespace) -> tuple["WrittenLayer", dict[str, int]]:
+    layer, output = arguments.layer, arguments.output
+    if arguments.chips is None:
+        from rs4d_core.scenes.export import export_layer
+
+        if arguments.resolution is not None:
+            raise OptionError("--resolution is for chips: give --chips with it, or leave it out")
+        return export_layer(layer, output, arguments.accepted, arguments.scene), {}
+    from rs4d_core.scenes.chip_export import export_chips
+
+    written = export_chips(layer, output, arguments.chips, arguments.resolution, arguments.accepted, arguments.scene)
+    return written, {"chips": written.chips, "annotations": written.annotations}
 
 
 def _serve(_arguments: argparse.Namespace, _interruption: Interruption) -> int:

@@ -13,6 +13,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 
 from rs4d_core.datasets.color_jitter import jitter_color
+from rs4d_core.datasets.cut_instances import shows_enough
 from rs4d_core.datasets.pictures import read_picture
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import OptionError
@@ -23,12 +24,6 @@ from rs4d_core.models.instances import Target
 PADDING_RGB = (124, 116, 104)
 # Of the crops of an image with instances, this share is made to hold one of them; the rest may fall on background.
 _CROPS_WITH_INSTANCE = 0.8
-# An instance of which the crop shows less than this many pixels cannot be learned from: it is ignored.
-_LEAST_PIXELS = 32
-# Nor can a small rest of a cut instance. A rest above the second figure shows enough of a roof or a field to be told,
-# and must be: windows of a scene cut large objects, and their fragments are joined later.
-_LEAST_SHARE = 0.2
-_ENOUGH_PIXELS = 400
 
 
 @dataclass(frozen=True)
@@ -208,7 +203,7 @@ def place_target(sample: Sample, placement: Placement) -> Target:
                 box = tight
         else:
             pixels = (box[2] - box[0]) * (box[3] - box[1])
-        if pixels < _LEAST_PIXELS or (pixels < _LEAST_SHARE * areas[index] and pixels < _ENOUGH_PIXELS):
+        if not shows_enough(pixels, areas[index]):
             mask[:] = False
             ignored.append(box)
             continue

@@ -6,6 +6,7 @@ Imports torch and the geo libraries, which takes a second or two.
 import math
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from rs4d_core.device import choose_device
 from rs4d_core.engine.job import Job
 from rs4d_core.engine.models import ModelCache
 from rs4d_core.engine.protocol import PROTOCOL_VERSION
-from rs4d_core.errors import ModelFileError
+from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import default_model_path
 from rs4d_core.scenes.area import Area
+from rs4d_core.scenes.chip_export import export_chips
 from rs4d_core.scenes.export import export_layer
 from rs4d_core.scenes.layer_file import WrittenLayer
 from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, segment_scene
@@ -115,26 +117,34 @@ def evaluate(job: Job, _models: ModelCache) -> dict[str, Any]:
 
 
 def export(job: Job, _models: ModelCache) -> dict[str, Any]:
-    """Writes a result layer in another format."""
-    params = job.params
-    result = export_layer(
-        params["layer"], Path(params["output"]), params.get("accepted", False), params.get("scene"), job.cancelled
-    )
-    return _written(result)
+    """Writes a result layer in another format, or as chips to train on."""
+    params = dict(job.params)
+    source, output = params.pop("layer"), Path(params.pop("output"))
+    if "chip_px" not in params:
+        if "resolution_m" in params:
+            raise OptionError("a resolution is for chips, whose size (chip_px) is missing: give both, or neither")
+        return _written(export_layer(source, output, **params, cancelled=job.cancelled))
+    result = export_chips(source, output, **params, on_progress=_progress(job), cancelled=job.cancelled)
+    return {**_written(result), "chips": result.chips, "annotations": result.annotations}
 
 
 def postprocess(job: Job, _models: ModelCache) -> dict[str, Any]:
     """Works over a layer: choice, merging, outlines."""
     params = dict(job.params)
     source, output = params.pop("layer"), Path(params.pop("output"))
-
-    def on_progress(fraction: float, message: str) -> None:
-        job.tell("progress", {"fraction": fraction, "message": message, "seconds_left": None})
-
-    return _written(postprocess_layer(source, output, PostprocessOptions(**params), on_progress, job.cancelled))
+    return _written(postprocess_layer(source, output, PostprocessOptions(**params), _progress(job), job.cancelled))
 
 
 METHODS = {"hello": hello, "segment": segment, "evaluate": evaluate, "export": export, "postprocess": postprocess}
+
+
+def _progress(job: Job) -> Callable[[float, str], None]:
+    """Tells how far the work is."""
+
+    def tell(fraction: float, message: str) -> None:
+        job.tell("progress", {"fraction": fraction, "message": message, "seconds_left": None})
+
+    return tell
 
 
 def _written(result: WrittenLayer) -> dict[str, Any]:

@@ -104,6 +104,17 @@ def _area(value: Any) -> dict[str, str | None]:
     raise ValueError('{"wkb": hexadecimal, "crs_wkt": a text or null}')
 
 
+def _polygon(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and value.keys() <= {"wkb", "class", "pixel_m"} and isinstance(value.get("wkb"), str):
+        kind, pixel_m = value.get("class"), value.get("pixel_m")
+        return {
+            "wkb": value["wkb"],
+            "class": None if kind is None else _text(kind),
+            "pixel_m": None if pixel_m is None else _number(pixel_m),
+        }
+    raise ValueError("a polygon")
+
+
 _names = _each(_text, "a list of names")
 
 PARAMETERS: dict[str, dict[str, Reader]] = {
@@ -124,8 +135,33 @@ PARAMETERS: dict[str, dict[str, Reader]] = {
         "regularize": _flag,
         "device": _text,
     },
+    "outline": {
+        "scene": _path,
+        "box": _each(_number, "four numbers: west, south, east, north", 4),
+        "box_crs": _text,
+        "model": _path,
+        "class": _text,
+        "bands": _each(_whole, "a list of whole numbers"),
+        "resolution_m": _number,
+        "window_px": _whole,
+        "regularize": _flag,
+        "device": _text,
+    },
+    "reshape": {
+        "features": _each(_polygon, 'a list of {"wkb": hexadecimal, "class": a text, "pixel_m": a number}'),
+        "crs_wkt": _text,
+        "simplify_m": _number,
+        "regularize": _flag,
+    },
     "evaluate": {"predicted": _path, "reference": _path, "iou": _number, "class_field": _text, "errors": _path},
-    "export": {"layer": _path, "output": _path, "accepted": _flag, "scene": _path},
+    "export": {
+        "layer": _path,
+        "output": _path,
+        "accepted": _flag,
+        "scene": _path,
+        "chip_px": _whole,
+        "resolution_m": _number,
+    },
     "postprocess": {
         "layer": _path,
         "output": _path,
@@ -140,6 +176,8 @@ PARAMETERS: dict[str, dict[str, Reader]] = {
 }
 _REQUIRED = {
     "segment": ("scene",),
+    "outline": ("scene", "box"),
+    "reshape": ("features", "crs_wkt"),
     "evaluate": ("predicted", "reference"),
     "export": ("layer", "output"),
     "postprocess": ("layer", "output"),

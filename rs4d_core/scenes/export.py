@@ -56,7 +56,9 @@ def export_layer(
     if suffix == ".gpkg" and output.exists():
         raise OutputError(f"{output} is there already, and may hold other results: choose another name")
     layer = read_vector_layer(source)
-    frame = _result_fields(layer, accepted)
+    frame = result_frame(layer)
+    if accepted:
+        frame = frame[frame["status"] == ACCEPTED].reset_index(drop=True)
     runs = read_runs(layer.path, frame)
     image = None
     if suffix == ".json":
@@ -70,7 +72,7 @@ def export_layer(
             write_layer(staged, frame, runs)
             stop_if(cancelled)
             if image is not None:
-                coco.write_coco(staged, target, _classes(frame, runs), None, image.record)
+                coco.write_coco(staged, target, looked_for(runs, frame), None, image.record)
             elif suffix in _CONVERTERS:
                 _CONVERTERS[suffix](staged, target)
             found = _COUNTERS[suffix](target)
@@ -91,16 +93,25 @@ class _Image:
     crs: CRS | None
 
 
-def _result_fields(layer: VectorLayer, accepted: bool) -> gpd.GeoDataFrame:
-    """The features wanted, with the fields of a result layer. What was drawn by hand may lack values."""
+def result_frame(layer: VectorLayer) -> gpd.GeoDataFrame:
+    """The features with the fields of a result layer. What was drawn by hand may lack values.
+
+    Raises:
+        LayerError: it is no result layer.
+    """
     frame = layer.frame
     missing = [field for field in geopackage.FIELDS if field not in frame]
     if missing:
         raise LayerError(
             f"{layer.source}: not a result layer (it lacks {', '.join(missing)}); name a file that `rs4d segment` wrote"
         )
-    frame = frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].eq(True))
-    return frame[frame["status"] == ACCEPTED].reset_index(drop=True) if accepted else frame
+    return frame.assign(status=frame["status"].fillna(PENDING), edited=frame["edited"].eq(True))
+
+
+def looked_for(runs: pd.DataFrame, frame: gpd.GeoDataFrame) -> list[str]:
+    """The classes that the runs looked for, in the model's order, then those that were given by hand."""
+    found = [name for text in runs["parameters"] for name in json.loads(text).get("least_scores", ())]
+    return list(dict.fromkeys([*found, *sorted(frame["class"])]))
 
 
 def _image(source: str, frame: gpd.GeoDataFrame, runs: pd.DataFrame, scene: Path | str | None) -> _Image:
@@ -146,12 +157,6 @@ def _in_image(source: str, frame: gpd.GeoDataFrame, image: _Image) -> gpd.GeoDat
             f"{image.record.scene}: name the scene that the layer was made from"
         )
     return frame
-
-
-def _classes(frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> list[str]:
-    """The classes that the runs looked for, in the model's order, then those that were given by hand."""
-    looked_for = [name for text in runs["parameters"] for name in json.loads(text)["least_scores"]]
-    return list(dict.fromkeys([*looked_for, *sorted(frame["class"])]))
 
 
 _CONVERTERS = {

@@ -76,9 +76,12 @@ def _note(own, pixel_m, expected_m, wanted_m, target, as_it_is) -> str:
     square = abs(pixel_m[0] / pixel_m[1] - 1.0) < NEARLY
     has = f"{own:.3g} m a pixel" if square else f"{pixel_m[0]:.3g} x {pixel_m[1]:.3g} m a pixel"
     read = "read as it is" if as_it_is else f"read at {target:.3g} m"
+    asked = ", as asked for" if wanted_m is not None else ""
+    if expected_m == (0.0, math.inf):  # there is no model
+        return f"{has}: {read}{asked}"
     wants = f"the model expects {expected_m[0]:g} to {expected_m[1]:g} m"
     if wanted_m is not None:
-        return f"{has}, {wants}: {read}, as asked for"
+        return f"{has}, {wants}: {read}{asked}"
     if target > expected_m[1] * (1 + NEARLY):
         return f"{has}, {wants}: {read}; small objects cannot be made out in this scene"
     if own > expected_m[1] * (1 + NEARLY):

@@ -46,6 +46,15 @@ def count_coco(path: Path) -> int:
         return sum(line.startswith(b'{"id"') for line in file)
 
 
+def rings(shape: shapely.MultiPolygon) -> list[list[float]]:
+    """A shape in pixels as COCO's flat lists of x and y, to a hundredth of a pixel."""
+    return [
+        np.round(shapely.get_coordinates(piece.exterior)[:-1].ravel(), 2).tolist()
+        for polygon in shape.geoms
+        for piece in without_holes(polygon)
+    ]
+
+
 def without_holes(polygon: shapely.Polygon) -> list[shapely.Polygon]:
     """The same area as polygons without holes: COCO's polygons cannot have any. Cut through the middle of each hole."""
     if not polygon.interiors:
@@ -70,11 +79,7 @@ def _annotations(staged: Path, classes: Sequence[str], record: RunRecord) -> Ite
                 yield {
                     "image_id": 1,
                     "category_id": numbers[name],
-                    "segmentation": [
-                        np.round(shapely.get_coordinates(piece.exterior)[:-1].ravel(), 2).tolist()
-                        for polygon in shape.geoms
-                        for piece in without_holes(polygon)
-                    ],
+                    "segmentation": rings(shape),
                     "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
                     "area": round(shape.area, 2),
                     "iscrowd": 0,

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from pyarrow import ArrowException
 
-from rs4d_core.errors import OutputError
+from rs4d_core.errors import OutputError, RS4DError
 
 # Less than this left, and a failed write was for want of space: GDAL says only that a transaction failed, and SQLite
 # has given the space of that transaction back by then.
 FULL_BYTES = 16 << 20
 
-_open: set["Replacement"] = set()
+_open: set["Replacement | NewFolder"] = set()
 
 
 class Replacement:
@@ -71,6 +71,44 @@ class Replacement:
         _open.discard(self)
 
 
+class NewFolder:
+    """A folder that appears under its name only when all in it is whole. One that holds anything is never touched.
+
+    Attributes:
+        part: the folder under a temporary name, to be filled.
+    """
+
+    def __init__(self, path: Path):
+        """Raises OutputError where the folder could not be made in the end."""
+        self.path = Path(os.path.abspath(path))
+        parent = self.path.parent
+        if not os.path.isdir(parent):
+            raise OutputError(f"the folder {parent} does not exist: create it, or choose another place for the result")
+        if os.path.lexists(self.path) and not (os.path.isdir(self.path) and not os.listdir(self.path)):
+            raise OutputError(f"{path} is there already, and is no empty folder: choose another name")
+        try:
+            self._reserved = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=parent))
+            # A folder in it, since temporary folders are closed to all others.
+            self.part = self._reserved / self.path.name
+            self.part.mkdir()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to the folder {parent} ({error.strerror}): choose another place"
+            ) from error
+        _open.add(self)
+
+    def take_place(self) -> None:
+        """Give the folder its name."""
+        if self.path.is_dir():
+            self.path.rmdir()
+        self.part.rename(self.path)
+
+    def clear(self) -> None:
+        """Remove the temporary folder."""
+        shutil.rmtree(self._reserved, ignore_errors=True)
+        _open.discard(self)
+
+
 def clear_all() -> None:
     """Remove the temporary files of all work in this process: for one that must end now, whatever it is at."""
     for replacement in list(_open):
@@ -86,7 +124,7 @@ def output_errors(path: Path) -> Iterator[None]:
             # A scene without a CRS says so itself, once.
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             yield
-    except OutputError:
+    except RS4DError:  # said already
         raise
     except (OSError, RuntimeError, sqlite3.Error, ArrowException) as error:
         # RuntimeError: the base of pyogrio's errors.
