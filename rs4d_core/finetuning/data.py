@@ -1,7 +1,6 @@
 """The images of a run: a pure function of seed and step, so that a resumed run goes on with the very same ones."""
 
 import functools
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
@@ -20,6 +19,7 @@ from rs4d_core.errors import DatasetError, RS4DError
 from rs4d_core.finetuning.recipe import CocoData, Recipe, SyntheticData
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.instances import Target
+from rs4d_core.runs.loading import load_numbered
 from rs4d_core.wording import counted
 
 _FIRST_TRAINING_SCENE = 2**32
@@ -179,41 +179,18 @@ def load_batches(
         DatasetError: an image cannot be read.
     """
     settings = recipe.optimization
-    share = settings.batch // ranks
-    steps = range(first_step, settings.steps)
-    numbers = [
-        range(step * settings.batch + rank * share, step * settings.batch + (rank + 1) * share) for step in steps
-    ]
-    workers = recipe.running.workers
-    loader = DataLoader(
-        TrainingViews(data, settings.image_size, settings.batch, settings.seed),
-        batch_sampler=numbers,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_prepare_worker,
-        # Forking a process whose OpenMP threads run can hang it.
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=2 if workers else None,
-    )
-    for views in loader:
-        for view in views:
+    views = TrainingViews(data, settings.image_size, settings.batch, settings.seed)
+    loader = load_numbered(views, settings, first_step, recipe.running.workers, rank, ranks)
+    for batch in loader:
+        for view in batch:
             if isinstance(view, RS4DError):
                 raise view
-        images, targets = zip(*(_unpack(view) for view in views), strict=True)
+        images, targets = zip(*(_unpack(view) for view in batch), strict=True)
         yield torch.stack(images), list(targets)
 
 
-def _prepare_worker(_: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process of a terminal, and a service's end every process of the service; but the training
-    # process still needs its workers then. It ends them itself.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _pack(image: Tensor, target: Target) -> dict[str, Any]:
-    """Arrays with the masks as bits: they go through a pipe. Tensors would go through shared memory, of which
-    containers often have less than a batch of masks needs."""
+    """Arrays, as they go through a pipe, with the masks as bits."""
     arrays = {name: getattr(target, name).numpy() for name in Target.__dataclass_fields__}
     masks = arrays.pop("masks")
     return {"image": image.numpy(), "bits": np.packbits(masks, axis=-1), "width": masks.shape[-1], **arrays}

@@ -6,21 +6,11 @@ names, so that no recipe tells where a machine keeps its data.
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rs4d_core.errors import RecipeError
-from rs4d_core.models.config import HEADS, SIZE_DIVISOR
-
-PRECISIONS = ("auto", "32", "bf16")
-
-
-def _check(good: bool, message: str) -> None:
-    if not good:
-        raise RecipeError(message)
-
-
-def _check_range(name: str, low_high: tuple[float, float]) -> None:
-    low, high = low_high
-    _check(0 < low <= high, f"{name} is [{low}, {high}]: give two positive numbers, the smaller first")
+from rs4d_core.models.config import HEADS
+from rs4d_core.runs.settings import Optimization, Running, check, check_range, check_share
 
 
 @dataclass(frozen=True)
@@ -35,6 +25,7 @@ class ModelChoice:
         colors: of the classes, in their order, as "#rrggbb".
         resolution_m: metres a pixel, smallest and largest, that the training data covers.
         start: a model file whose weights the run starts from, where they fit; empty to start from nothing.
+        encoder: an encoder file, as distillation writes it, that the encoder starts from, whatever `start` says of it.
     """
 
     name: str
@@ -44,19 +35,20 @@ class ModelChoice:
     resolution_m: tuple[float, float]
     head: str = "box"
     start: str = ""
+    encoder: str = ""
 
     def __post_init__(self) -> None:
-        _check(bool(self.classes), "model.classes is empty: name at least one class")
-        _check(len(set(self.classes)) == len(self.classes), "model.classes names a class twice")
-        _check(
+        check(bool(self.classes), "model.classes is empty: name at least one class")
+        check(len(set(self.classes)) == len(self.classes), "model.classes names a class twice")
+        check(
             len(self.colors) == len(self.classes),
             f"model.colors has {len(self.colors)} entries for {len(self.classes)} classes: give one for each",
         )
         for color in self.colors:
-            _check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
-        _check(self.head in HEADS, f'model.head is "{self.head}": take one of {", ".join(HEADS)}')
-        _check(re.fullmatch(r"[\w.-]+", self.name) is not None, f'model.name "{self.name}" must be fit for a file name')
-        _check_range("model.resolution_m", self.resolution_m)
+            check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
+        check(self.head in HEADS, f'model.head is "{self.head}": take one of {", ".join(HEADS)}')
+        check(re.fullmatch(r"[\w.-]+", self.name) is not None, f'model.name "{self.name}" must be fit for a file name')
+        check_range("model.resolution_m", self.resolution_m)
 
 
 @dataclass(frozen=True)
@@ -80,21 +72,19 @@ class HeldBack:
     def __post_init__(self) -> None:
         by_place = self.place is not None and self.block is not None
         ways = (self.count is not None, by_place, self.annotations is not None)
-        _check(
+        check(
             sum(ways) == 1 and (self.place is None) == (self.block is None),
             "held_back needs either annotations, or count, or place and block",
         )
-        _check(
-            self.count is None or self.count > 0, f"held_back.count is {self.count}: give 1 or more, or leave it out"
-        )
-        _check(self.seed >= 0, f"held_back.seed is {self.seed}: it cannot be negative")
-        _check(self.margin >= 0, f"held_back.margin is {self.margin}: it cannot be negative")
+        check(self.count is None or self.count > 0, f"held_back.count is {self.count}: give 1 or more, or leave it out")
+        check(self.seed >= 0, f"held_back.seed is {self.seed}: it cannot be negative")
+        check(self.margin >= 0, f"held_back.margin is {self.margin}: it cannot be negative")
         if self.place is not None:
             try:
                 groups = re.compile(self.place).groups
             except re.error as error:
                 raise RecipeError(f'held_back.place "{self.place}" is not a regular expression: {error}') from error
-            _check(groups == 2, f'held_back.place "{self.place}" needs two groups, for x and y')
+            check(groups == 2, f'held_back.place "{self.place}" needs two groups, for x and y')
 
 
 @dataclass(frozen=True)
@@ -114,6 +104,7 @@ class CocoData:
         held_back: None uses every image for training and measures nothing on this set.
     """
 
+    KIND: ClassVar[str] = "coco"
     name: str
     annotations: str
     images: str
@@ -125,8 +116,8 @@ class CocoData:
     held_back: HeldBack | None = None
 
     def __post_init__(self) -> None:
-        _check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
-        _check_range(f"datasets.{self.name}.scale", self.scale)
+        check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
+        check_range(f"datasets.{self.name}.scale", self.scale)
 
 
 @dataclass(frozen=True)
@@ -141,6 +132,7 @@ class SyntheticData:
         held_back: the number of scenes to measure on (`count` and `seed`; a place has no meaning here).
     """
 
+    KIND: ClassVar[str] = "synthetic"
     name: str
     weight: float
     resolution_m: tuple[float, float]
@@ -149,59 +141,11 @@ class SyntheticData:
     held_back: HeldBack | None = None
 
     def __post_init__(self) -> None:
-        _check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
-        _check_range(f"datasets.{self.name}.resolution_m", self.resolution_m)
-        _check(
+        check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
+        check_range(f"datasets.{self.name}.resolution_m", self.resolution_m)
+        check(
             self.held_back is None or self.held_back.count is not None,
             f"datasets.{self.name}.held_back needs count: generated scenes have no place and no file",
-        )
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """All that shapes the weights besides model and data.
-
-    Attributes:
-        image_size: side of the square training images, pixels.
-        batch: images a step, over all devices together.
-        steps: optimizer steps of the whole run; the learning rate's cosine ends there.
-        lr, final_lr, warmup_steps: linear rise from 0 to `lr`, then a cosine down to `final_lr`.
-        weight_decay: on weight matrices only.
-        ema_decay: of the averaged weights that are evaluated and written; 0 is no averaging.
-        clip_norm: the gradients' largest norm.
-        precision: "32", "bf16" (autocast), or "auto": whichever multiplies matrices faster on this machine.
-        seed: of the first weights, the order of the data and every random draw.
-    """
-
-    image_size: int
-    batch: int
-    steps: int
-    lr: float
-    warmup_steps: int = 300
-    final_lr: float = 1e-7
-    weight_decay: float = 0.05
-    ema_decay: float = 0.998
-    clip_norm: float = 10.0
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(
-            self.image_size > 0 and self.image_size % SIZE_DIVISOR == 0,
-            f"optimization.image_size is {self.image_size}: give a multiple of {SIZE_DIVISOR}",
-        )
-        for name in ("batch", "steps", "lr", "clip_norm"):
-            _check(getattr(self, name) > 0, f"optimization.{name} is {getattr(self, name)}: give a number over 0")
-        for name in ("final_lr", "weight_decay", "seed"):
-            _check(getattr(self, name) >= 0, f"optimization.{name} is {getattr(self, name)}: it cannot be negative")
-        _check(
-            0 <= self.warmup_steps <= self.steps,
-            f"optimization.warmup_steps is {self.warmup_steps}: give 0 to steps ({self.steps})",
-        )
-        _check(0 <= self.ema_decay < 1, f"optimization.ema_decay is {self.ema_decay}: give 0 or more, less than 1")
-        _check(
-            self.precision in PRECISIONS,
-            f'optimization.precision is "{self.precision}": take one of {", ".join(PRECISIONS)}',
         )
 
 
@@ -218,40 +162,8 @@ class Evaluation:
     images: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.every > 0, f"evaluation.every is {self.every}: give 1 step or more")
-        _check(self.images is None or self.images > 0, f"evaluation.images is {self.images}: give 1 or more")
-
-
-@dataclass(frozen=True)
-class Running:
-    """How the run uses its machine. A run may be resumed with other values of these.
-
-    Attributes:
-        checkpoint_steps, checkpoint_seconds: a checkpoint is written when either has passed since the last.
-        log_every: steps between two lines of the log and of the metrics.
-        threads: of torch in the training process; None takes what torch takes.
-        workers: processes that load images; 0 loads in the training process.
-        accelerator: "auto", "cpu" or "cuda".
-        devices: how many of them share every batch.
-    """
-
-    checkpoint_steps: int = 500
-    checkpoint_seconds: float = 600.0
-    log_every: int = 20
-    threads: int | None = None
-    workers: int = 1
-    accelerator: str = "auto"
-    devices: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("checkpoint_steps", "checkpoint_seconds", "log_every", "devices"):
-            _check(getattr(self, name) > 0, f"running.{name} is {getattr(self, name)}: give a number over 0")
-        _check(self.threads is None or self.threads > 0, f"running.threads is {self.threads}: give 1 or more")
-        _check(
-            self.accelerator in ("auto", "cpu", "cuda"),
-            f'running.accelerator is "{self.accelerator}": take auto, cpu or cuda',
-        )
-        _check(self.workers >= 0, f"running.workers is {self.workers}: give 0 or more")
+        check(self.every > 0, f"evaluation.every is {self.every}: give 1 step or more")
+        check(self.images is None or self.images > 0, f"evaluation.images is {self.images}: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -261,21 +173,17 @@ class Recipe:
     model: ModelChoice
     datasets: tuple[CocoData | SyntheticData, ...]
     optimization: Optimization
-    evaluation: Evaluation = Evaluation()
-    running: Running = Running()
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    running: Running = field(default_factory=Running)
 
     def __post_init__(self) -> None:
-        _check(bool(self.datasets), "the recipe has no [[datasets]]: give at least one")
+        check(bool(self.datasets), "the recipe has no [[datasets]]: give at least one")
         names = [data.name for data in self.datasets]
-        _check(len(set(names)) == len(names), f"two datasets have one name: {', '.join(names)}")
+        check(len(set(names)) == len(names), f"two datasets have one name: {', '.join(names)}")
         for data in self.datasets:
             for source, target in getattr(data, "class_map", {}).items():
-                _check(
+                check(
                     target in self.model.classes,
                     f'datasets.{data.name}.class_map sends "{source}" to "{target}", which is not in model.classes',
                 )
-        _check(
-            self.optimization.batch % self.running.devices == 0,
-            f"optimization.batch ({self.optimization.batch}) must be a multiple of running.devices "
-            f"({self.running.devices})",
-        )
+        check_share(self.optimization.batch, self.running.devices)

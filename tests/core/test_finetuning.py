@@ -18,14 +18,15 @@ from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES
 from rs4d_core.datasets.transforms import TransformSettings
 from rs4d_core.errors import CheckpointError, DatasetError, DivergedError, OutputError, RecipeError
-from rs4d_core.finetuning.checkpoint import checkpoints
 from rs4d_core.finetuning.data import CocoSource, SyntheticSource, fresh_scenes, load_batches, open_data
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
-from rs4d_core.finetuning.recipe_file import differences, read_recipe, recipe_to_toml
-from rs4d_core.finetuning.schedule import WeightAverage, build_optimizer, learning_rate
+from rs4d_core.finetuning.recipe_file import read_recipe
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.checkpoint import read_card
+from rs4d_core.runs.checkpoint import checkpoints
+from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
+from rs4d_core.runs.tables import differences, to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_RECIPE = ROOT / "training" / "recipes" / "tiny.toml"
@@ -117,7 +118,7 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
     recipe = read_recipe(SHIPPED_RECIPE, ["optimization.lr=1e-5", "model.preset=small", "datasets.nwpu.weight=2"])
     assert recipe.optimization.lr == 1e-5
     assert recipe.model.preset == "small"
-    (tmp_path / "again.toml").write_text(recipe_to_toml(recipe))
+    (tmp_path / "again.toml").write_text(to_toml(recipe))
     assert read_recipe(tmp_path / "again.toml") == recipe
     assert differences(read_recipe(SHIPPED_RECIPE), recipe) == [
         "datasets.nwpu.weight",

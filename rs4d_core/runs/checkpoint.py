@@ -19,7 +19,13 @@ _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, state: dict
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    memory: dict[str, torch.Tensor],
 ) -> Path:
     """Write `step-N.safetensors` and remove the oldest beyond `KEPT`.
 
@@ -27,6 +33,7 @@ def save_checkpoint(
 
     Args:
         state: what JSON can hold: the counters of the run, and the recipe.
+        memory: tensors that the run keeps besides its weights.
 
     Raises:
         OutputError: it cannot be written.
@@ -35,6 +42,7 @@ def save_checkpoint(
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
+    tensors |= {f"memory.{name}": value for name, value in memory.items()}
     # Clones, as safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     path = folder / f"step-{step:09d}.safetensors"
@@ -68,14 +76,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def restore_checkpoint(
     path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Load a checkpoint into model, averaged model and optimizer; returns its state.
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Load a checkpoint into model, averaged model and optimizer; returns its state and its memory.
 
     Raises:
         CheckpointError: the file is damaged, or was written for another model.
     """
     state = read_state(path)
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "memory": {}}
     try:
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 (a safetensors file is not iterable)
@@ -86,7 +94,7 @@ def restore_checkpoint(
         optimizer.load_state_dict(_optimizer_state(optimizer, parts["optimizer"]))
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint {path} does not fit this model: train under another name") from error
-    return state
+    return state, parts["memory"]
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from rs4d_core.finetuning.recipe import Optimization
+from rs4d_core.runs.settings import Optimization
 
 
 def learning_rate(step: int, settings: Optimization) -> float:

@@ -1,0 +1,204 @@
+"""The frame of a training run: steps, averaged weights, evaluations, checkpoints; resumable to the bit."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from rs4d_core.errors import DivergedError
+from rs4d_core.interruption import Interruption
+from rs4d_core.runs.checkpoint import restore_checkpoint, save_checkpoint
+from rs4d_core.runs.journal import Journal, Pace
+from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
+from rs4d_core.runs.tables import to_table
+
+MOST_SKIPPED = 20
+"""Steps in a row without a finite gradient before a run gives up."""
+
+
+@dataclass
+class Counters:
+    """What JSON can hold of a run's state. All else is a function of it, of the recipe, and of the tensors."""
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    evaluated_step: int = -1
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+
+
+class TrainingRun(ABC):
+    """A run of a recipe in its folder. Subclasses say what a batch teaches and how the model is measured.
+
+    Attributes:
+        state: the counters.
+        average: the averaged weights, as a model in evaluation mode.
+        memory: tensors that a checkpoint keeps besides the weights.
+    """
+
+    def __init__(
+        self, fabric: Fabric, recipe: Any, folder: Path, model: nn.Module, losses: nn.Module, state: Counters
+    ) -> None:
+        """
+        Args:
+            recipe: settings with the sections `optimization`, `evaluation` and `running`.
+            model: what is averaged and kept.
+            losses: the module that is called in training: `model` itself, or one that holds it.
+        """
+        self._fabric, self._recipe, self._folder, self._model = fabric, recipe, folder, model
+        losses.to(fabric.device).train()
+        self._average = WeightAverage(model, recipe.optimization.ema_decay)
+        self._optimizer = build_optimizer(model, recipe.optimization)
+        self._wrapped, self._stepper = fabric.setup(losses, self._optimizer)
+        self.state = state
+        self.memory: dict[str, Tensor] = {}
+
+    @property
+    def average(self) -> nn.Module:
+        return self._average.model
+
+    @abstractmethod
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of this process's part of a batch, each a scalar, to be summed. Calls `self._wrapped`."""
+
+    @abstractmethod
+    def measure(self, journal: Journal, stop: Interruption) -> bool:
+        """Measure the averaged weights; False where `stop` asked for the end before. One process alone does it."""
+
+    @abstractmethod
+    def measures(self) -> bool:
+        """Whether there is anything to measure on."""
+
+    def learned(self, values: dict[str, float]) -> None:  # noqa: B027 (most runs have nothing to do here)
+        """Told after every step that was taken: the losses, as means over all processes."""
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take over the tensors and counters of a checkpoint."""
+        saved, self.memory = restore_checkpoint(checkpoint, self._model, self.average, self._optimizer)
+        self.state = type(self.state)(**saved["state"])
+
+    def run(self, batches: Iterator[Any], journal: Journal, stop: Interruption) -> bool:
+        """Go on to the last step, or until `stop` asks for the end. A checkpoint is written in either case.
+
+        Returns:
+            Whether the run has finished.
+
+        Raises:
+            DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
+            OutputError: the folder cannot be written.
+        """
+        settings, running, state = self._recipe.optimization, self._recipe.running, self.state
+        pace = Pace(settings.batch)
+        saved_step, saved_time = state.step, time.monotonic()
+        while True:
+            if self._evaluation_due() and not self._evaluate(journal, stop):
+                break
+            if state.step == settings.steps or self._any(stop.requested):
+                break
+            started = time.monotonic()
+            self._step(next(batches), journal)
+            pace.add(time.monotonic() - started)
+            if state.step % running.log_every == 0 or state.step == settings.steps:
+                self._log(journal, pace)
+            waited = time.monotonic() - saved_time
+            if state.step - saved_step >= running.checkpoint_steps or waited >= running.checkpoint_seconds:
+                self._save()
+                saved_step, saved_time = state.step, time.monotonic()
+        self._save()
+        finished = state.step == settings.steps and not self._evaluation_due()
+        if not finished:
+            journal.say(f"stopped at step {state.step}, checkpoint written: the same command goes on from there")
+        return finished
+
+    def _step(self, batch: Any, journal: Journal) -> None:
+        """One optimizer step, or none where the losses or gradients are not finite."""
+        settings, state = self._recipe.optimization, self.state
+        # Random draws depend on seed and step alone: there is no state to save, and an evaluation disturbs nothing.
+        words = np.random.SeedSequence([settings.seed, state.step, self._fabric.global_rank]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        rate = learning_rate(state.step, settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        losses = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        self._stepper.zero_grad()
+        self._fabric.backward(total)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_norm)
+        values = self._mean({"loss": total, **losses})
+        # Gradients are the same in every process, and these are means over all: all skip the same steps.
+        finite = bool(torch.isfinite(norm)) and bool(np.isfinite(values["loss"]))
+        if finite:
+            self._stepper.step()
+            self._average.update(self._model, state.step)
+            state.skipped_in_a_row = 0
+            for name, value in {**values, "grad_norm": float(norm)}.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.summed += 1
+            self.learned(values)
+        else:
+            state.skipped += 1
+            state.skipped_in_a_row += 1
+            bad = [name for name in losses if not np.isfinite(values[name])] or ["gradients"]
+            journal.say(f"step {state.step + 1} skipped: not finite: {', '.join(bad)}")
+        state.step += 1
+        if state.skipped_in_a_row >= MOST_SKIPPED:
+            raise DivergedError(
+                f"{MOST_SKIPPED} steps in a row, up to step {state.step}, had no finite losses and gradients: "
+                "lower optimization.lr or lengthen optimization.warmup_steps, and train under another name"
+            )
+
+    def progress(self) -> dict[str, Any]:
+        """What a line of the metrics tells besides the losses."""
+        return {}
+
+    def _log(self, journal: Journal, pace: Pace) -> None:
+        """The mean losses since the last time."""
+        state = self.state
+        means = {name: total / state.summed for name, total in state.sums.items()}
+        rate = learning_rate(state.step - 1, self._recipe.optimization)
+        entry = {"step": state.step, "lr": rate, "skipped": state.skipped, **self.progress(), **means}
+        journal.steps_done(entry, pace)
+        state.sums, state.summed = {}, 0
+
+    def _save(self) -> None:
+        if self._fabric.is_global_zero:
+            state = {"state": asdict(self.state), "recipe": to_table(self._recipe)}
+            folder, optimizer = self._folder / "checkpoints", self._optimizer
+            save_checkpoint(folder, self.state.step, self._model, self.average, optimizer, state, self.memory)
+
+    def _evaluation_due(self) -> bool:
+        step, settings = self.state.step, self._recipe
+        due = step == settings.optimization.steps or (step > 0 and step % settings.evaluation.every == 0)
+        return due and self.state.evaluated_step != step and self.measures()
+
+    def _evaluate(self, journal: Journal, stop: Interruption) -> bool:
+        """Measure the averaged weights. False where stopped before the end."""
+        done = True
+        if self._fabric.is_global_zero:
+            done = self.measure(journal, stop)
+        # The others wait here for the first process to measure.
+        stopped = self._any(not done)
+        if not stopped:
+            self.state.evaluated_step = self.state.step
+        return not stopped
+
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        if self._fabric.world_size == 1:
+            return flag
+        return bool(self._fabric.all_reduce(torch.tensor(float(flag), device=self._fabric.device), reduce_op="sum") > 0)
+
+    def _mean(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Scalars as their means over all processes."""
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        if self._fabric.world_size > 1:
+            stacked = self._fabric.all_reduce(stacked, reduce_op="mean")
+        return dict(zip(values, stacked.tolist(), strict=True))
