@@ -15,7 +15,7 @@ from qgis.core import (
 )
 from qgis.PyQt import QtCore, QtGui, QtWidgets
 from qgis.PyQt.QtCore import QMetaType, Qt, QVariant
-from qgis.PyQt.QtGui import QKeyEvent, QKeySequence
+from qgis.PyQt.QtGui import QKeyEvent, QKeySequence, QMouseEvent
 
 # In Qt 6 it is no widget.
 QAction = QtGui.QAction if hasattr(QtGui, "QAction") else QtWidgets.QAction
@@ -85,3 +85,8 @@ def key_of(event: QKeyEvent) -> QKeySequence:
     if hasattr(event, "keyCombination"):  # Qt 6
         return QKeySequence(QtCore.QKeyCombination(event.modifiers() & ~keypad, Qt.Key(event.key())))
     return QKeySequence(event.key() | int(event.modifiers() & ~keypad))
+
+
+def x_of(event: QMouseEvent) -> float:
+    """Where the mouse is, in pixels from the widget's left."""
+    return event.position().x() if hasattr(event, "position") else float(event.x())

@@ -9,6 +9,7 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
+from rs4d_qgis.review import look
 from rs4d_qgis.review.filters import Filters
 from rs4d_qgis.review.keys import Keys
 from rs4d_qgis.review.order import Order
@@ -23,18 +24,23 @@ class DeskState(QObject):
         iface: of QGIS.
         reviewed: the layer; None where there is none.
         session: its queue; empty where there is none.
-        keys: of all parts; they are listened to while there is a layer.
+        keys: of all parts; they are listened to while there is a layer, and the desk is in sight.
+        in_sight: the panel can be seen.
+        classes: names to choose from: those of the layer's look, and others that its objects have.
+        colors: of classes, "#rrggbb", as the layer's look has them.
 
     Signals:
         reviewed_changed(): another layer, or none.
         shown_changed(): objects came, went or changed, or the queue is another one.
         current_changed(): another object is looked at, or it has changed.
+        saving_changed(): what is saved, or is not, may be another thing.
         said(str, bool): a line for the analyst, and whether it is a warning.
     """
 
     reviewed_changed = pyqtSignal()
     shown_changed = pyqtSignal()
     current_changed = pyqtSignal()
+    saving_changed = pyqtSignal()
     said = pyqtSignal(str, bool)
 
     def __init__(self, iface, parent: QObject | None = None):
@@ -42,7 +48,10 @@ class DeskState(QObject):
         self.iface = iface
         self.reviewed: ReviewedLayer | None = None
         self.session = Session()
-        self.keys = Keys(lambda: self.reviewed is not None, self)
+        self.classes: list[str] = []
+        self.colors: dict[str, str] = {}
+        self.in_sight = False
+        self.keys = Keys(lambda: self.in_sight and self.reviewed is not None, self)
 
     def review(self, layer: QgsVectorLayer | None) -> None:
         """Put a layer on the desk, or take the one that is there away.
@@ -51,19 +60,26 @@ class DeskState(QObject):
             ReviewRefused: it lacks fields; the desk is empty then.
         """
         if self.reviewed is not None:
+            self.reviewed.changed.disconnect(self._layer_changed)
             self.reviewed.tear_down()
+            look.take_off(self.reviewed.layer)
             self.reviewed.deleteLater()
             self.reviewed = None
-            self.session = Session()
+        self.session, self.classes, self.colors = Session(), [], {}
         try:
             if layer is not None:
                 self.reviewed = ReviewedLayer(layer, self)
                 self.reviewed.changed.connect(self._layer_changed)
-                self.session = Session(self.reviewed.objects())
+                self.reviewed.saving_changed.connect(self.saving_changed)
+                self.colors = look.class_colors(layer)
+                self.session = Session(self.reviewed.objects(), filters=Filters(cuts=look.cuts(layer)))
+                self._learn_classes()
+                look.put_on(layer)
         finally:
             self.reviewed_changed.emit()
             self.shown_changed.emit()
             self.current_changed.emit()
+            self.saving_changed.emit()
 
     def selection(self) -> list[int]:
         """Ids of the objects that are selected on the map; where none is, of the current one."""
@@ -137,6 +153,13 @@ class DeskState(QObject):
         else:
             there = self.reviewed.objects(ids)
             self.session.update(there, ids.difference(item.id for item in there))
+        self._learn_classes()
         self.shown_changed.emit()
+        self.saving_changed.emit()
         if ids is None or current in ids or self.session.current != current:
             self.current_changed.emit()
+
+    def _learn_classes(self) -> None:
+        """Keep the order of those known: their keys are in the analyst's fingers."""
+        known = self.classes or list(self.colors)
+        self.classes = [*known, *(name for name in self.session.counts() if name and name not in known)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rs4d_qgis.layers.statuses import PENDING
+from rs4d_qgis.layers.statuses import ACCEPTED, PENDING
 from rs4d_qgis.review.objects import ReviewObject
 
 
@@ -17,7 +17,8 @@ class Filters:
         classes: None for all.
         statuses: those wanted.
         least_score, most_score: both included.
-        cuts: of a class, the score under which its objects are out: the live score cut. Classes without one have none.
+        cuts: of a class, the score under which its objects are out, unless they are accepted. Classes without one have
+            none.
     """
 
     classes: frozenset[str] | None = None
@@ -36,4 +37,6 @@ class Filters:
 
     def is_cut(self, item: ReviewObject) -> bool:
         """Whether the score cut takes this object away."""
-        return item.score is not None and item.score < self.cuts.get(item.class_name, 0.0)
+        if item.score is None or item.status == ACCEPTED:
+            return False
+        return item.score < self.cuts.get(item.class_name, 0.0)

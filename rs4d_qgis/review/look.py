@@ -20,12 +20,12 @@ from qgis.core import (
 )
 from qgis.PyQt.QtXml import QDomDocument
 
-from rs4d_qgis.layers.statuses import REJECTED
+from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.translation import tr
 
 CUTS_VARIABLE = "rs4d_score_cuts"
-# What has no score, or a class without a cut, stays. QGIS reads the variable once for each drawing.
-_KEPT = f'coalesce("score" >= map_get(from_json(@{CUTS_VARIABLE}), "class"), true)'
+# What has no score, or a class without a cut, or is accepted, stays. QGIS reads the variable once for each drawing.
+_KEPT = f'coalesce("score" >= map_get(from_json(@{CUTS_VARIABLE}), "class"), true) OR "status" = \'{ACCEPTED}\''
 _REJECTED = f"coalesce(\"status\", '') = '{REJECTED}'"
 _MARK = "rs4d-review"
 _OWN_LOOK = "rs4d/own_look"

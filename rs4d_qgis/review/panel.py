@@ -1,20 +1,31 @@
-"""The review dock: the parts of the desk, in tabs."""
+"""The review dock: the parts of the desk, put together."""
 
 from __future__ import annotations
 
-from qgis.core import QgsVectorLayer
+from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
 from qgis.gui import QgsDockWidget
-from qgis.PyQt.QtCore import pyqtSignal
-from qgis.PyQt.QtWidgets import QTabWidget
+from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtWidgets import QHBoxLayout, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
+from rs4d_qgis.dock.scroll import PanelScroll
+from rs4d_qgis.review.class_table import ClassTable
+from rs4d_qgis.review.cut_box import CutBox
+from rs4d_qgis.review.decide_box import DecideBox
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.fields import missing_fields
+from rs4d_qgis.review.keys_dialog import KeysDialog
+from rs4d_qgis.review.layer_row import LayerRow
+from rs4d_qgis.review.map_view import MapView
+from rs4d_qgis.review.queue_box import QueueBox
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.saving_line import SavingLine
 from rs4d_qgis.review.session import Session
 from rs4d_qgis.translation import tr
 
 
 class ReviewDock(QgsDockWidget):
-    """The panel "Review".
+    """The panel "RS4D review".
 
     Attributes:
         desk: what its parts share.
@@ -28,11 +39,32 @@ class ReviewDock(QgsDockWidget):
     def __init__(self, iface, parent=None):
         super().__init__(tr("RS4D review"), parent or iface.mainWindow())
         self.setObjectName("RS4DReviewDock")
+        self._iface = iface
+        self._canvas = iface.mapCanvas()
+        self._closed_layer: str | None = None
         self.desk = DeskState(iface, self)
+        self._map = MapView(self.desk, self)
+        self.layers = LayerRow()
+        self.queue = QueueBox(self.desk)
+        self.decisions = DecideBox(self.desk)
+        self.classes = ClassTable(self.desk)
+        self.cut = CutBox(self.desk)
+        self.saving = SavingLine(self.desk)
+        self._build()
+
+        self.layers.chosen.connect(self._put)
+        self.layers.refused.connect(lambda reason: self.desk.say(reason, True))
+        self.queue.zoom_wanted.connect(self._zoom)
+        for part in (self.queue, self.classes, self.cut):
+            part.touched.connect(self._canvas.setFocus)
         self.desk.reviewed_changed.connect(self.layer_changed)
-        self._tabs = QTabWidget()
-        self._tabs.setDocumentMode(True)
-        self.setWidget(self._tabs)
+        self.desk.keys.listen_on(self._canvas)
+        self.desk.keys.listen_on(self)
+        self.visibilityChanged.connect(self._seen)
+        self.closed.connect(self._closed)
+        self.opened.connect(self._opened)
+        QgsProject.instance().layersWillBeRemoved.connect(self._layers_removed)
+        QgsApplication.instance().aboutToQuit.connect(self.tear_down)
 
     @property
     def reviewed(self) -> ReviewedLayer | None:
@@ -48,10 +80,104 @@ class ReviewDock(QgsDockWidget):
         """Ids of the objects that are selected on the map; where none is, of the current one."""
         return self.desk.selection()
 
-    def review(self, layer: QgsVectorLayer) -> None:
-        """Put a layer on the desk."""
-        self.desk.review(layer)
+    def review(self, layer: QgsVectorLayer | None = None) -> None:
+        """Put a layer on the desk; without one the active layer, or else the only one that can be reviewed."""
+        layer = layer or self._likely()
+        if layer is not None and (self.reviewed is None or self.reviewed.layer is not layer):
+            self.layers.choose(layer)
+        self._canvas.setFocus()
 
     def tear_down(self) -> None:
         """QGIS is closing, or the plugin is turned off."""
+        if self._map is None:
+            return
+        QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
+        QgsProject.instance().layersWillBeRemoved.disconnect(self._layers_removed)
+        self._canvas.removeEventFilter(self.desk.keys)
         self.desk.review(None)
+        self._map.tear_down()
+        self._map = None
+
+    def _build(self) -> None:
+        keys = QToolButton()
+        keys.setObjectName("review_keys")
+        keys.setText(tr("Keys..."))
+        keys.setToolTip(tr("Which key does what, to be changed"))
+        keys.setAutoRaise(True)
+        keys.clicked.connect(self._show_keys)
+        top = QHBoxLayout()
+        top.addWidget(self.layers, 1)
+        top.addWidget(keys, 0, Qt.AlignmentFlag.AlignTop)
+        desk = QWidget()
+        layout = QVBoxLayout(desk)
+        for part in (self.queue, self.decisions, self.classes, self.cut):
+            layout.addWidget(part)
+        layout.addStretch(1)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.tabs.addTab(PanelScroll(desk), tr("Review"))
+        page = QWidget()
+        whole = QVBoxLayout(page)
+        whole.addLayout(top)
+        whole.addWidget(self.tabs, 1)
+        whole.addWidget(self.saving)
+        self.setWidget(page)
+
+    def _put(self, layer: QgsVectorLayer | None) -> None:
+        if layer is None and self.reviewed is None:
+            return
+        if layer is not None and self.reviewed is not None and self.reviewed.layer is layer:
+            return
+        if self.reviewed is not None:
+            self.reviewed.layer.selectionChanged.disconnect(self.decisions.show_selected)
+        self.desk.say("")
+        try:
+            self.desk.review(layer)
+        except ReviewRefused as refused:
+            self.desk.say(str(refused), True)
+            return
+        if layer is not None:
+            layer.selectionChanged.connect(self.decisions.show_selected)
+            self._iface.setActiveLayer(layer)
+            self._canvas.setFocus()
+
+    def _likely(self) -> QgsVectorLayer | None:
+        active = self._iface.activeLayer()
+        ready = [
+            layer
+            for layer in QgsProject.instance().mapLayers().values()
+            if isinstance(layer, QgsVectorLayer) and layer.isValid() and not missing_fields(layer)
+        ]
+        if active in ready:
+            return active
+        return ready[0] if len(ready) == 1 else None
+
+    def _zoom(self, zooms: bool) -> None:
+        self._map.zooms = zooms
+        self._map.look()
+        self._canvas.setFocus()
+
+    def _show_keys(self) -> None:
+        KeysDialog(self.desk.keys, self).exec()
+        self._canvas.setFocus()
+
+    def _seen(self, seen: bool) -> None:
+        self.desk.in_sight = seen
+        self._map.show(seen)
+
+    def _closed(self) -> None:
+        """The layer gets its own look back until the desk is opened again."""
+        if self.reviewed is not None:
+            self._closed_layer = self.reviewed.layer.id()
+            self.layers.choose(None)
+
+    def _opened(self) -> None:
+        layer = QgsProject.instance().mapLayer(self._closed_layer or "")
+        self._closed_layer = None
+        if layer is not None and self.reviewed is None:
+            self.review(layer)
+
+    def _layers_removed(self, ids: list[str]) -> None:
+        if self.reviewed is not None and self.reviewed.layer.id() in ids:
+            self.layers.choose(None)

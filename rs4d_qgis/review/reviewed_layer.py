@@ -88,6 +88,28 @@ class ReviewedLayer(QObject):
         """How many objects have a decision that is not in the file yet."""
         return len(self._waiting)
 
+    def unsaved_edits(self) -> int:
+        """How many objects were drawn, edited or removed and are in QGIS's edit buffer only."""
+        buffer = self.layer.editBuffer()
+        if buffer is None:
+            return 0
+        changed = {*buffer.changedGeometries(), *buffer.changedAttributeValues()}
+        return len(buffer.addedFeatures()) + len(buffer.deletedFeatureIds()) + len(changed)
+
+    def save_edits(self) -> None:
+        """Write the edit buffer to the file, and go on editing.
+
+        Raises:
+            ReviewRefused: the file cannot be written. The edits stay in the buffer.
+        """
+        if not self.layer.commitChanges(False):
+            reasons = [line for line in self.layer.commitErrors() if not line.startswith("SUCCESS")]
+            raise ReviewRefused(
+                tr("The edits of {} could not be saved, and are kept in memory: {}").format(
+                    self.layer.name(), " ".join(" ".join(reasons).split())
+                )
+            )
+
     def field(self, name: str) -> int:
         """The index of one of the design's fields."""
         return self.layer.fields().indexOf(name)

@@ -16,6 +16,10 @@ class Session:
 
     An object that does not pass the filters any more, as it was decided on, is not shown but keeps its place in the
     queue until the order or the filters change, so that one can step back to it.
+
+    Attributes:
+        order, filters: to be set by `set_order` and `set_filters`.
+        scores_version: another number whenever the scores of a class may be others.
     """
 
     def __init__(
@@ -23,6 +27,7 @@ class Session:
     ) -> None:
         self.order = order
         self.filters = filters or Filters()
+        self.scores_version = 0
         self._queue: list[int] = []
         self._place = 0
         self.reload(objects)
@@ -65,6 +70,7 @@ class Session:
         """Take these for all there are. Stays at the current object, if it passes."""
         self._objects = {item.id: item for item in objects}
         self._counts: dict[str, Counter] = {}
+        self.scores_version += 1
         for item in self._objects.values():
             self._count(item, 1)
         self._line_up()
@@ -95,9 +101,13 @@ class Session:
             self._queue = [item for item in self._queue if item not in gone]
             self._queued -= gone
             self._place -= before
+        self.scores_version += bool(gone)
         for item in objects:
-            if item.id in self._objects:
-                self._count(self._objects[item.id], -1)
+            before = self._objects.get(item.id)
+            if before is not None:
+                self._count(before, -1)
+            if before is None or (before.class_name, before.score) != (item.class_name, item.score):
+                self.scores_version += 1
             self._objects[item.id] = item
             self._count(item, 1)
             if not self.filters.matches(item):

@@ -1,0 +1,213 @@
+"""The current object, and the buttons to decide on it or on many: the middle of the desk."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from qgis.core import QgsApplication
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QInputDialog,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from rs4d_qgis.dock.quiet_label import QuietLabel
+from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
+from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.many import decide_on_many
+from rs4d_qgis.review.objects import ReviewObject
+from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count
+
+_CLASS_KEYS = 9
+
+
+class DecideBox(QWidget):
+    """Adds the desk's own keys, and shows them on its buttons."""
+
+    def __init__(self, desk: DeskState, parent=None):
+        super().__init__(parent)
+        self._desk = desk
+        self._where = QuietLabel()
+        self._where.setObjectName("review_place")
+        self._what = QLabel()
+        self._what.setObjectName("review_object")
+        self._what.setWordWrap(True)
+        self._buttons: dict[str, QPushButton] = {}
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for place, (name, label, icon, default, run, tip, repeats) in enumerate(self._own_actions()):
+            button = QPushButton(QgsApplication.getThemeIcon(icon), label)
+            button.setObjectName(f"review_{name}")
+            button.setToolTip(tip)
+            button.setProperty("label", label)
+            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            button.clicked.connect(partial(self._guarded, run))
+            desk.keys.add(name, label, default, partial(self._guarded, run), repeats)
+            grid.addWidget(button, place // 3, place % 3)
+            self._buttons[name] = button
+        for number in range(1, _CLASS_KEYS + 1):
+            label = tr("Set class {}").format(number)
+            desk.keys.add(f"class_{number}", label, str(number), partial(self._guarded, partial(self._class, number)))
+        desk.keys.add("class_other", tr("Set another class..."), "0", partial(self._guarded, self._other_class))
+        self._many = QHBoxLayout()
+        self._shown = self._menu_button("decide_shown", tr("All shown"), self._shown_ids)
+        self._selected = self._menu_button("decide_selected", tr("Selected"), self._selected_ids)
+        card = QFrame()
+        card.setFrameShape(QFrame.Shape.StyledPanel)
+        lines = QVBoxLayout(card)
+        lines.addWidget(self._what)
+        lines.addWidget(self._where)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(card)
+        layout.addLayout(grid)
+        layout.addLayout(self._many)
+        desk.keys.changed.connect(self._show_keys)
+        desk.current_changed.connect(self._show)
+        desk.shown_changed.connect(self._show)
+        self._show_keys()
+        self._show()
+
+    def _own_actions(self) -> list[tuple]:
+        """Name, label, icon, default key, what it does, its tip, whether it repeats."""
+        desk = self._desk
+        return [
+            ("accept", tr("Accept"), "/mActionApply.svg", "A", partial(self._decide, ACCEPTED),
+             tr("It is right: accept it, and go on"), False),
+            ("reject", tr("Reject"), "/mActionRemove.svg", "R", partial(self._decide, REJECTED),
+             tr("It is wrong: reject it, and go on. It stays in the layer."), False),
+            ("skip", tr("Skip"), "/mActionDoubleArrowRight.svg", "S", desk.go_on,
+             tr("Leave it as it is, and go on. It comes up again at the end."), False),
+            ("previous", tr("Previous"), "/mActionArrowLeft.svg", "P", partial(desk.step, -1),
+             tr("One back, also to what was decided on"), True),
+            ("next", tr("Next"), "/mActionArrowRight.svg", "N", partial(desk.step, 1),
+             tr("One on, also to what was decided on"), True),
+            ("undo", tr("Undo"), "/mActionUndo.svg", "U", desk.undo,
+             tr("Take back the last decision or edit"), True),
+        ]  # fmt: skip
+
+    def _decide(self, status: str) -> None:
+        if self._desk.session.current is not None:
+            self._desk.decide([self._desk.session.current], status)
+
+    def _class(self, number: int) -> None:
+        if number <= len(self._desk.classes):
+            self._set_class(self._desk.classes[number - 1])
+
+    def _other_class(self) -> None:
+        name, ok = QInputDialog.getItem(self, tr("Set class"), tr("Class:"), self._desk.classes, 0, True)
+        if ok and name.strip():
+            self._set_class(name.strip())
+
+    def _set_class(self, name: str) -> None:
+        if self._desk.session.current is not None:
+            self._desk.reviewed.set_class([self._desk.session.current], name)
+
+    def _guarded(self, run, *_) -> None:
+        """Whatever a key or a button does, it does to a layer."""
+        if self._desk.reviewed is not None:
+            self._desk.say("")
+            run()
+
+    def _menu_button(self, name: str, text: str, ids) -> QToolButton:
+        button = QToolButton()
+        button.setObjectName(name)
+        button.setText(text)
+        button.setProperty("label", text)
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        menu = QMenu(button)
+        for status, label in (
+            (ACCEPTED, tr("Accept...")),
+            (REJECTED, tr("Reject...")),
+            (PENDING, tr("Put back to pending...")),
+        ):
+            action = menu.addAction(label)
+            action.setObjectName(f"{name}_{status}")
+            action.triggered.connect(
+                lambda _checked=False, status=status: decide_on_many(self, self._desk, ids(), status)
+            )
+        button.setMenu(menu)
+        self._many.addWidget(button)
+        return button
+
+    def _shown_ids(self) -> list[int]:
+        return self._desk.session.shown
+
+    def _selected_ids(self) -> list[int]:
+        return sorted(self._desk.reviewed.layer.selectedFeatureIds())
+
+    def show_selected(self) -> None:
+        """The number of those selected is another one."""
+        reviewed = self._desk.reviewed
+        number = 0 if reviewed is None else reviewed.layer.selectedFeatureCount()
+        self._selected.setText(tr("{} ({})").format(self._selected.property("label"), _number(number)))
+        self._selected.setEnabled(number > 0)
+
+    def _show_keys(self) -> None:
+        for name, button in self._buttons.items():
+            key = self._desk.keys.shown(name)
+            label = button.property("label")
+            button.setText(tr("{}  [{}]").format(label, key) if key else label)
+
+    def _show(self) -> None:
+        desk = self._desk
+        session = desk.session
+        item = session.objects.get(session.current) if session.current is not None else None
+        there = desk.reviewed is not None
+        for name, button in self._buttons.items():
+            button.setEnabled(there and (item is not None or name in ("undo", "previous")))
+        self._shown.setText(tr("{} ({})").format(self._shown.property("label"), _number(session.left)))
+        self._shown.setEnabled(session.left > 0)
+        self.show_selected()
+        if not there:
+            self._what.setText(tr("No layer is under review."))
+            self._where.say(tr("Choose one above: a result of RS4D, or any layer of polygons."))
+        elif item is None:
+            self._what.setText(tr("Nothing is left to look at."))
+            self._where.say(
+                tr("All {} that the filters let through are decided on.").format(
+                    count(len(session.queue), tr("object"), tr("objects"))
+                )
+                if session.queue
+                else tr("No object passes the filters.")
+            )
+        else:
+            self._what.setText(_described(item))
+            self._where.say(
+                tr("{} of {} in the queue, {} left").format(
+                    _number(session.place + 1), _number(len(session.queue)), _number(session.left)
+                )
+            )
+
+
+def _described(item: ReviewObject) -> str:
+    status = {PENDING: tr("pending"), ACCEPTED: tr("accepted"), REJECTED: tr("rejected")}[item.status]
+    parts = [tr("no score") if item.score is None else tr("score {:.2f}").format(item.score)]
+    if item.area_m2 is not None:
+        parts.append(tr("{} m²").format(_number(round(item.area_m2))))
+    parts.append(status)
+    name = class_label(item.class_name) or tr("no class")
+    return "<b>{}</b> &nbsp; {}".format(_escaped(name), " · ".join(parts))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _number(number: int) -> str:
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
