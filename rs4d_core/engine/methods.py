@@ -15,6 +15,7 @@ import shapely
 
 import rs4d_core
 from rs4d_core.device import choose_device
+from rs4d_core.engine.editing import outline, reshape
 from rs4d_core.engine.job import Job
 from rs4d_core.engine.models import ModelCache
 from rs4d_core.engine.protocol import PROTOCOL_VERSION
@@ -135,7 +136,15 @@ def postprocess(job: Job, _models: ModelCache) -> dict[str, Any]:
     return _written(postprocess_layer(source, output, PostprocessOptions(**params), _progress(job), job.cancelled))
 
 
-METHODS = {"hello": hello, "segment": segment, "evaluate": evaluate, "export": export, "postprocess": postprocess}
+METHODS = {
+    "hello": hello,
+    "segment": segment,
+    "outline": outline,
+    "reshape": reshape,
+    "evaluate": evaluate,
+    "export": export,
+    "postprocess": postprocess,
+}
 
 
 def _progress(job: Job) -> Callable[[float, str], None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rs4d_core.device import choose_device
 from rs4d_core.models.checkpoint import LoadedModel, ModelCard, file_sha256, load_model, read_card
+from rs4d_core.scenes.outline import Outliner
 
 MOST_LOADED = 2
 
@@ -19,12 +20,16 @@ class ModelCache:
 
     A file is read for its checksum only when size, time or inode have changed, so that a file that was replaced is
     noticed, and one that was not costs nothing. May be used by several threads.
+
+    Attributes:
+        outliner: proposes outlines with these models, and holds the windows that they have encoded. For one thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[_Stamp, str, ModelCard]] = {}
         self._loaded: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
+        self.outliner = Outliner()
 
     def identify(self, path: Path) -> tuple[str, ModelCard]:
         """The checksum and the card of a model file.
