@@ -54,8 +54,9 @@ class Reshaper:
             )
         corner = np.array(geometry.bounds[:2])
         flat = shapely.transform(geometry, lambda points: (points - corner) * metres)
-        parts = [self._part(part, pixel_m) for part in flat.geoms]
-        if all(new is old for new, old in zip(parts, flat.geoms, strict=True)):
+        before = list(flat.geoms)  # each look at `geoms` makes new objects
+        parts = [self._part(part, pixel_m) for part in before]
+        if all(new is old for new, old in zip(parts, before, strict=True)):
             return geometry
         shaped = MultiPolygon(parts)
         return shapely.transform(shaped, lambda points: points / metres + corner) if shaped.is_valid else geometry
