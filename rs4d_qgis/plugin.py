@@ -6,9 +6,9 @@ imports a panel before it is asked for.
 
 from __future__ import annotations
 
-from qgis.core import QgsApplication
+from qgis.core import QgsApplication, QgsVectorLayer
 from qgis.PyQt.QtCore import Qt
-from qgis.PyQt.QtWidgets import QDialog
+from qgis.PyQt.QtWidgets import QDialog, QDockWidget
 
 from rs4d_qgis.bundled import icon
 from rs4d_qgis.compat import QAction
@@ -26,7 +26,9 @@ class RS4DPlugin:
         self._provider: RS4DProvider | None = None
         self._actions: list[QAction] = []
         self._panel_action: QAction | None = None
+        self._review_action: QAction | None = None
         self._dock = None
+        self._review_dock = None
         self._dialogs: dict[str, QDialog] = {}
 
     def initProcessing(self) -> None:
@@ -44,6 +46,11 @@ class RS4DPlugin:
         self._panel_action.setToolTip(tr("RS4D: find instances in a raster layer"))
         self._panel_action.setCheckable(True)
         self._iface.addToolBarIcon(self._panel_action)
+        self._review_action = self._action("rs4dReview", tr("Review..."), self.show_review)
+        self._review_action.setIcon(icon("rs4d-review"))
+        self._review_action.setToolTip(tr("RS4D: review, correct and export instances"))
+        self._review_action.setCheckable(True)
+        self._iface.addToolBarIcon(self._review_action)
         self._action("rs4dCheckEngine", tr("Check engine..."), self.show_check)
         self._action("rs4dSetUpEngine", tr("Set up engine..."), self.show_setup)
 
@@ -54,17 +61,17 @@ class RS4DPlugin:
             dialog.close()
             dialog.deleteLater()
         self._dialogs.clear()
-        if self._dock is not None:
-            self._dock.tear_down()
-            self._iface.removeDockWidget(self._dock)
-            self._dock.deleteLater()
-            self._dock = None
+        for dock in filter(None, (self._review_dock, self._dock)):
+            dock.tear_down()
+            self._iface.removeDockWidget(dock)
+            dock.deleteLater()
+        self._review_dock = self._dock = None
         for action in self._actions:
             self._iface.removePluginRasterMenu(MENU, action)
             self._iface.removeToolBarIcon(action)
             action.deleteLater()
         self._actions.clear()
-        self._panel_action = None
+        self._panel_action = self._review_action = None
         if self._provider is not None:
             QgsApplication.processingRegistry().removeProvider(self._provider)
             self._provider = None
@@ -84,7 +91,29 @@ class RS4DPlugin:
             self._dock.visibilityChanged.connect(self._panel_action.setChecked)
             self._dock.setup_wanted.connect(self.show_setup)
             self._dock.check_wanted.connect(self.show_check)
+            self._dock.review_wanted.connect(self.review)
+            self._together(self._dock, self._review_dock)
         self._dock.setUserVisible(shown)
+
+    def show_review(self, shown: bool = True) -> None:
+        """Show or hide the review panel, which is made the first time, with a layer if it is clear which."""
+        if self._review_dock is None:
+            if not shown:
+                return
+            from rs4d_qgis.review.panel import ReviewDock
+
+            self._review_dock = ReviewDock(self._iface)
+            self._iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._review_dock)
+            self._review_dock.visibilityChanged.connect(self._review_action.setChecked)
+            self._together(self._review_dock, self._dock)
+        self._review_dock.setUserVisible(shown)
+        if shown and self._review_dock.reviewed is None:
+            self._review_dock.review()
+
+    def review(self, layer: QgsVectorLayer) -> None:
+        """Show the review panel with this layer."""
+        self.show_review()
+        self._review_dock.review(layer)
 
     def show_check(self) -> None:
         """Show what the engine is, and whether it works."""
@@ -105,6 +134,12 @@ class RS4DPlugin:
             self._dialogs["setup"].check_wanted.connect(self.show_check)
             self._dialogs["setup"].engine_changed.connect(self._tell_panel)
         self._raise("setup")
+
+    def _together(self, dock: QDockWidget, other: QDockWidget | None) -> None:
+        """Two panels beside the map would leave no map: one lies behind the other."""
+        window = self._iface.mainWindow()
+        if other is not None and not other.isFloating() and window.dockWidgetArea(other) == window.dockWidgetArea(dock):
+            window.tabifyDockWidget(other, dock)
 
     def _tell_panel(self) -> None:
         if self._dock is not None:

@@ -7,7 +7,12 @@ from rs4d_qgis.translation import tr
 
 def count(number: int, one: str, many: str) -> str:
     """A number with its noun, both translated by the caller: "1 window", "12 windows"."""
-    return f"{number:,} {one if number == 1 else many}".replace(",", "\N{NO-BREAK SPACE}")
+    return f"{spaced(number)} {one if number == 1 else many}"
+
+
+def spaced(number: int) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def duration(seconds: float) -> str:

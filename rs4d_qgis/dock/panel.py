@@ -37,10 +37,12 @@ class SegmentDock(QgsDockWidget):
 
     Signals:
         setup_wanted(), check_wanted(): the user wants the dialog of that name.
+        review_wanted(QgsVectorLayer): the result of the last run is to be reviewed.
     """
 
     setup_wanted = pyqtSignal()
     check_wanted = pyqtSignal()
+    review_wanted = pyqtSignal(object)
 
     def __init__(self, iface, parent=None):
         super().__init__(tr("RS4D"), parent or iface.mainWindow())
@@ -51,6 +53,7 @@ class SegmentDock(QgsDockWidget):
         self._run: SegmentRun | None = None
         self._forecast: Forecast | None = None
         self._aloud = ""
+        self._result_id = ""
 
         self.form = SettingsForm(self._canvas)
         self.box = RunBox(past_runs.past_runs)
@@ -67,6 +70,7 @@ class SegmentDock(QgsDockWidget):
         self.box.cancel_wanted.connect(self.cancel)
         self.box.way_out_wanted.connect(self._take_way_out)
         self.box.past_run_wanted.connect(self.reopen)
+        self.box.review_wanted.connect(self._review)
         self.engine.ready.connect(self._engine_ready)
         self.engine.unavailable.connect(self._engine_unavailable)
         self.engine.setup_wanted.connect(self.setup_wanted)
@@ -179,7 +183,12 @@ class SegmentDock(QgsDockWidget):
         self.form.models.set_models([], None)
         self._foresee()
 
-    def _layers_removed(self, _ids) -> None:
+    def _review(self) -> None:
+        self.review_wanted.emit(QgsProject.instance().mapLayer(self._result_id))
+
+    def _layers_removed(self, ids) -> None:
+        if self._result_id in ids:
+            self.box.offer_review(False)
         self.form.layer_removed()
         self._looked_at.look()
         self._soon.start()
@@ -224,6 +233,8 @@ class SegmentDock(QgsDockWidget):
         more = self._where(ended)
         ways = self._ways_out(run) if state.phase is Phase.DONE and not state.found else []
         self.box.show_state(state, more, ways)
+        self._result_id = "" if ended.layer is None else ended.layer.id()
+        self.box.offer_review(bool(self._result_id))
         level = {Phase.DONE: Qgis.MessageLevel.Success, Phase.CANCELLED: Qgis.MessageLevel.Info}.get(
             state.phase, Qgis.MessageLevel.Warning
         )

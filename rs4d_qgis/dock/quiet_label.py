@@ -32,8 +32,9 @@ class QuietLabel(QLabel):
 
     def _mute(self) -> None:
         around = self.parentWidget().palette() if self.parentWidget() is not None else QPalette()
-        text = around.color(QPalette.ColorRole.WindowText)
-        ground = around.color(QPalette.ColorRole.Window)
+        # As it is where the label can be used, even if it cannot be now.
+        text = around.color(QPalette.ColorGroup.Active, QPalette.ColorRole.WindowText)
+        ground = around.color(QPalette.ColorGroup.Active, QPalette.ColorRole.Window)
         mixed = [
             round(_SHARE * part + (1 - _SHARE) * other) for part, other in zip(text.getRgb()[:3], ground.getRgb()[:3])
         ]

@@ -17,6 +17,7 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
+from rs4d_qgis.bundled import icon
 from rs4d_qgis.dock.past_runs import PastRun
 from rs4d_qgis.dock.run_state import Phase, RunState
 from rs4d_qgis.dock.ways_out import WayOut
@@ -32,12 +33,14 @@ class RunBox(QWidget):
         run_wanted(), cancel_wanted(): the buttons.
         way_out_wanted(WayOut): one of the buttons under a run that found nothing.
         past_run_wanted(PastRun): a line of the menu of past runs.
+        review_wanted(): what was found is to be reviewed.
     """
 
     run_wanted = pyqtSignal()
     cancel_wanted = pyqtSignal()
     way_out_wanted = pyqtSignal(object)
     past_run_wanted = pyqtSignal(object)
+    review_wanted = pyqtSignal()
 
     def __init__(self, past_runs: Callable[[], list[PastRun]], parent=None):
         super().__init__(parent)
@@ -86,6 +89,10 @@ class RunBox(QWidget):
         state.addWidget(self._state_icon, 0, Qt.AlignmentFlag.AlignTop)
         state.addWidget(self._state_text, 1)
         self._ways = QVBoxLayout()
+        self._review = QPushButton(icon("rs4d-review"), tr("Review..."))
+        self._review.setObjectName("review_result")
+        self._review.setToolTip(tr("Look through what was found, one by one, and accept, reject or mend it"))
+        self._review.clicked.connect(self.review_wanted)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -94,6 +101,7 @@ class RunBox(QWidget):
         layout.addWidget(self._progress)
         layout.addLayout(state)
         layout.addLayout(self._ways)
+        layout.addWidget(self._review)
         self.show_state(RunState())
 
     def set_forecast(self, text: str, missing: str) -> None:
@@ -113,12 +121,18 @@ class RunBox(QWidget):
         self._bar.setValue(round(state.fraction * _STEPS))
         self._say(state, " ".join(part for part in (state.line(), more) if part))
         self._offer(ways or [])
+        self.offer_review(False)
         self._enable()
 
     def say(self, text: str) -> None:
         """Something else than a run's state."""
         self._say(RunState(), text)
         self._offer([])
+        self.offer_review(False)
+
+    def offer_review(self, there: bool) -> None:
+        """Whether there is a result on the map to be reviewed."""
+        self._review.setVisible(there)
 
     def _enable(self) -> None:
         self.run_button.setEnabled(not self._busy and not self._missing)
@@ -127,15 +141,15 @@ class RunBox(QWidget):
         )
 
     def _say(self, state: RunState, text: str) -> None:
-        icon = {
+        sign = {
             Phase.DONE: "/mIconSuccess.svg" if state.found else "/mIconInfo.svg",
             Phase.CANCELLED: "/mIconInfo.svg",
             Phase.FAILED: "/mIconWarning.svg",
         }.get(state.phase)
         side = self.fontMetrics().height()
-        self._state_icon.setVisible(icon is not None)
-        if icon is not None:
-            self._state_icon.setPixmap(QgsApplication.getThemeIcon(icon).pixmap(side, side))
+        self._state_icon.setVisible(sign is not None)
+        if sign is not None:
+            self._state_icon.setPixmap(QgsApplication.getThemeIcon(sign).pixmap(side, side))
         self._state_text.setText(text)
         self._state_text.setVisible(bool(text))
 

@@ -19,6 +19,7 @@ from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import spaced
 
 _NAME_ROLE = Qt.ItemDataRole.UserRole
 _COUNT_ROLE = Qt.ItemDataRole.UserRole + 1
@@ -84,7 +85,7 @@ class ClassTable(QTreeWidget):
             ticked = wanted is None or name in wanted
             item.setCheckState(_CLASS, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
             item.setData(_BAR, _COUNT_ROLE, split)
-            item.setText(_DONE, tr("{} of {}").format(split[0] + split[1], total))
+            item.setText(_DONE, tr("{} of {}").format(spaced(split[0] + split[1]), spaced(total)))
             tip = tr("{} accepted, {} rejected, {} pending").format(*split)
             for column in (_BAR, _DONE):
                 item.setToolTip(column, tip)

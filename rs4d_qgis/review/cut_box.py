@@ -19,7 +19,7 @@ from rs4d_qgis.review.histogram import ScoreHistogram
 from rs4d_qgis.review.histogram_view import HistogramView
 from rs4d_qgis.review.many import decide_on_many
 from rs4d_qgis.translation import tr
-from rs4d_qgis.words import count
+from rs4d_qgis.words import count, spaced
 
 # The map follows at once; the queue once the line rests, as lining up takes longer than a step of the mouse.
 _MS_UNTIL_QUEUE = 150
@@ -173,7 +173,7 @@ class CutBox(QgsCollapsibleGroupBox):
         else:
             self._told.say(
                 tr("{} of {} have a score of {:.2f} or more.").format(
-                    total - under, count(total, tr("object"), tr("objects")), cut
+                    spaced(total - under), count(total, tr("object"), tr("objects")), cut
                 )
             )
         self._apply.setVisible(bool(self._cuts))

@@ -27,7 +27,7 @@ from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.many import decide_on_many
 from rs4d_qgis.review.objects import ReviewObject
 from rs4d_qgis.translation import tr
-from rs4d_qgis.words import count
+from rs4d_qgis.words import count, spaced
 
 _CLASS_KEYS = 9
 
@@ -84,7 +84,7 @@ class DecideBox(QWidget):
         """Name, label, icon, default key, what it does, its tip, whether it repeats."""
         desk = self._desk
         return [
-            ("accept", tr("Accept"), "/mActionApply.svg", "A", partial(self._decide, ACCEPTED),
+            ("accept", tr("Accept"), "/mIconSuccess.svg", "A", partial(self._decide, ACCEPTED),
              tr("It is right: accept it, and go on"), False),
             ("reject", tr("Reject"), "/mActionRemove.svg", "R", partial(self._decide, REJECTED),
              tr("It is wrong: reject it, and go on. It stays in the layer."), False),
@@ -155,7 +155,7 @@ class DecideBox(QWidget):
         """The number of those selected is another one."""
         reviewed = self._desk.reviewed
         number = 0 if reviewed is None else reviewed.layer.selectedFeatureCount()
-        self._selected.setText(tr("{} ({})").format(self._selected.property("label"), _number(number)))
+        self._selected.setText(tr("{} ({})").format(self._selected.property("label"), spaced(number)))
         self._selected.setEnabled(number > 0)
 
     def _show_keys(self) -> None:
@@ -171,7 +171,7 @@ class DecideBox(QWidget):
         there = desk.reviewed is not None
         for name, button in self._buttons.items():
             button.setEnabled(there and (item is not None or name in ("undo", "previous")))
-        self._shown.setText(tr("{} ({})").format(self._shown.property("label"), _number(session.left)))
+        self._shown.setText(tr("{} ({})").format(self._shown.property("label"), spaced(session.left)))
         self._shown.setEnabled(session.left > 0)
         self.show_selected()
         if not there:
@@ -190,7 +190,7 @@ class DecideBox(QWidget):
             self._what.setText(_described(item))
             self._where.say(
                 tr("{} of {} in the queue, {} left").format(
-                    _number(session.place + 1), _number(len(session.queue)), _number(session.left)
+                    spaced(session.place + 1), spaced(len(session.queue)), spaced(session.left)
                 )
             )
 
@@ -199,7 +199,7 @@ def _described(item: ReviewObject) -> str:
     status = {PENDING: tr("pending"), ACCEPTED: tr("accepted"), REJECTED: tr("rejected")}[item.status]
     parts = [tr("no score") if item.score is None else tr("score {:.2f}").format(item.score)]
     if item.area_m2 is not None:
-        parts.append(tr("{} m²").format(_number(round(item.area_m2))))
+        parts.append(tr("{} m²").format(spaced(round(item.area_m2))))
     parts.append(status)
     name = class_label(item.class_name) or tr("no class")
     return "<b>{}</b> &nbsp; {}".format(_escaped(name), " · ".join(parts))
@@ -207,7 +207,3 @@ def _described(item: ReviewObject) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _number(number: int) -> str:
-    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")

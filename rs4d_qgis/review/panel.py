@@ -164,7 +164,8 @@ class ReviewDock(QgsDockWidget):
 
     def _seen(self, seen: bool) -> None:
         self.desk.in_sight = seen
-        self._map.show(seen)
+        if self._map is not None:
+            self._map.show(seen)
 
     def _closed(self) -> None:
         """The layer gets its own look back until the desk is opened again."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE / "plugin_scenarios.py"
-ENTRIES = ["Check engine...", "Segment...", "Set up engine..."]
+ENTRIES = ["Check engine...", "Review...", "Segment...", "Set up engine..."]
 
 
 def install(tmp_path: Path) -> None:
