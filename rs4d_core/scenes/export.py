@@ -17,12 +17,14 @@ from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.layer_file import WrittenLayer, count_layer, read_runs, write_layer
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.vector_layer import VectorLayer, read_vector_layer
-from rs4d_core.scenes.writers import SUFFIXES, RunRecord, coco, formats, geopackage
+from rs4d_core.scenes.writers import RunRecord, coco, formats, geopackage
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.scenes.writers.shapefile import existing_parts, move_shapefile, write_shapefile
 from rs4d_core.wording import counted
 
 PENDING = "pending"
 ACCEPTED = "accepted"
+SHAPEFILE = ".shp"
 
 
 def export_layer(
@@ -35,7 +37,8 @@ def export_layer(
     """Write the instances of a result layer to `output`, whose suffix picks the format, with all their fields.
 
     GeoJSON comes in longitude and latitude, COCO in pixels of the scene, all else in the layer's CRS. An existing file
-    is replaced, save a GeoPackage: that may hold other results, and is refused.
+    is replaced, save a GeoPackage, which may hold other results, and a Shapefile, which is several files: these are
+    refused. What a Shapefile cannot hold is cut, and told in the notes.
 
     Args:
         source: a result layer (see `read_vector_layer`).
@@ -51,10 +54,14 @@ def export_layer(
         CancelledError: `cancelled` said so, and as for OutputError.
     """
     suffix = output.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OptionError(f"{output}: no format is known by the ending {suffix!r}: use one of {', '.join(SUFFIXES)}")
+    if suffix not in _COUNTERS:
+        raise OptionError(f"{output}: no format is known by the ending {suffix!r}: use one of {', '.join(_COUNTERS)}")
     if suffix == ".gpkg" and output.exists():
         raise OutputError(f"{output} is there already, and may hold other results: choose another name")
+    if suffix == SHAPEFILE and (there := existing_parts(output)):
+        raise OutputError(
+            f"{there[0]} is there already, and a Shapefile's files cannot be replaced: choose another name"
+        )
     layer = read_vector_layer(source)
     frame = result_frame(layer)
     if accepted:
@@ -64,6 +71,7 @@ def export_layer(
     if suffix == ".json":
         image = _image(layer.source, frame, runs, scene)
         frame = _in_image(layer.source, frame, image)
+    notes = list(layer.notes)
     replacement = Replacement(output)
     try:
         with output_errors(output):
@@ -73,16 +81,21 @@ def export_layer(
             stop_if(cancelled)
             if image is not None:
                 coco.write_coco(staged, target, looked_for(runs, frame), None, image.record)
+            elif suffix == SHAPEFILE:
+                notes += write_shapefile(staged, target)
             elif suffix in _CONVERTERS:
                 _CONVERTERS[suffix](staged, target)
             found = _COUNTERS[suffix](target)
             if found != len(frame):
                 raise OSError(f"{found} of {counted(len(frame), 'instance')} reached the file")
             stop_if(cancelled)
-            replacement.take_place(target)
+            if suffix == SHAPEFILE:
+                move_shapefile(target, replacement.path)
+            else:
+                replacement.take_place(target)
     finally:
         replacement.clear()
-    return WrittenLayer(output, found, dict(Counter(frame["class"].dropna()).most_common()), layer.notes)
+    return WrittenLayer(output, found, dict(Counter(frame["class"].dropna()).most_common()), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -170,4 +183,5 @@ _COUNTERS = {
     ".fgb": formats.count_ogr,
     ".parquet": formats.count_geoparquet,
     ".json": coco.count_coco,
+    SHAPEFILE: formats.count_ogr,
 }

@@ -11,6 +11,8 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from shapely.geometry import MultiPolygon, Polygon
 
@@ -18,6 +20,7 @@ from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_s
 from rs4d_core.errors import LayerError, OptionError, OutputError, SceneError
 from rs4d_core.scenes.export import export_layer
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
+from rs4d_core.scenes.writers.shapefile import short_names
 
 CRS = "EPSG:32631"
 STATUS = ("accepted", "rejected", "pending")
@@ -102,6 +105,42 @@ def test_only_what_was_accepted(tmp_path, reviewed):
     assert set(read(result.output)["status"]) == {"accepted"}
 
 
+def test_a_shapefile_tells_what_it_cannot_hold(tmp_path, reviewed):
+    layer, _, truth = reviewed
+    frame = read(layer)
+    frame["classification"], frame["Classificateur"], frame["Größenklasse"] = "a", 1.5, "über 100 m²"
+    frame["remark"] = "é" * 200
+    frame["seen"] = pd.Timestamp("2026-05-01T12:00:00")
+    wide = tmp_path / "wide.gpkg"
+    pyogrio.write_dataframe(frame, wide, layer="instances")
+    result = export_layer(wide, tmp_path / "out.shp")
+    assert result.instances == len(truth)
+    written = gpd.read_file(tmp_path / "out.shp")
+    assert list(written.columns[6:9]) == ["classifica", "Classifi_1", "Größenkl"]
+    assert (written["Größenkl"] == "über 100 m²").all()
+    assert (written["remark"] == "é" * 127).all()
+    assert written["seen"][0] == "2026-05-01T12:00:00"
+    assert written["class"].tolist() == frame["class"].tolist()
+    assert written["edited"].astype(bool).tolist() == frame["edited"].tolist()
+    assert written.crs == CRS
+    assert written.geometry.hausdorff_distance(frame.geometry).max() < 1e-6
+    notes = " ".join(result.notes)
+    for said in ("classification is classifica", "Classificateur is Classifi_1", "of remark cut to 254 bytes"):
+        assert said in notes
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == [
+        f"out.{part}" for part in ["cpg", "dbf", "prj", "shp", "shx"]
+    ]
+
+
+@given(st.lists(st.text(min_size=1, max_size=14), unique_by=str.casefold, max_size=30))
+def test_short_names_fit_differ_and_keep_what_fits(names):
+    short = short_names(names)
+    assert list(short) == names
+    assert all(0 < len(new.encode()) <= 10 for new in short.values())
+    assert len({new.casefold() for new in short.values()}) == len(names)
+    assert all(short[name] == name for name in names if len(name.encode()) <= 10)
+
+
 def test_a_geopackage_keeps_the_record_of_its_runs(tmp_path, reviewed):
     layer, scene, _ = reviewed
     export_layer(layer, tmp_path / "out.gpkg", accepted=True)
@@ -175,8 +214,12 @@ def test_refusals(tmp_path, reviewed):
     truth.to_file(foreign)
     with pytest.raises(LayerError, match="lacks score, status"):
         export_layer(foreign, tmp_path / "out.fgb")
-    with pytest.raises(OptionError, match=r"'\.shp'"):
-        export_layer(layer, tmp_path / "out.shp")
+    with pytest.raises(OptionError, match=r"'\.dxf'"):
+        export_layer(layer, tmp_path / "out.dxf")
+    (tmp_path / "half.dbf").write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"half\.dbf is there already"):
+        export_layer(layer, tmp_path / "half.shp")
+    assert sorted(path.name for path in tmp_path.glob("*half*")) == ["half.dbf"]
     with pytest.raises(OutputError, match="does not exist"):
         export_layer(layer, tmp_path / "nowhere" / "out.fgb")
     export_layer(layer, tmp_path / "out.geojson")

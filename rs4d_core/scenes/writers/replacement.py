@@ -56,11 +56,7 @@ class Replacement:
 
     def take_place(self, part: Path) -> None:
         """Put a finished temporary file where the result belongs, safe on disk first."""
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        if self.path.exists():
-            shutil.copymode(self.path, part)
-        os.replace(part, self.path)
+        move_whole(part, self.path)
 
     def clear(self) -> None:
         """Remove all temporary files, and what libraries left beside them: journals, indexes."""
@@ -69,6 +65,15 @@ class Replacement:
                 with suppress(FileNotFoundError):
                     file.unlink()
         _open.discard(self)
+
+
+def move_whole(part: Path, path: Path) -> None:
+    """Rename a finished file, safe on disk first; what it replaces leaves it its permissions."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        shutil.copymode(path, part)
+    os.replace(part, path)
 
 
 class NewFolder:
