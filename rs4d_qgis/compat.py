@@ -17,8 +17,9 @@ from qgis.PyQt import QtCore, QtGui, QtWidgets
 from qgis.PyQt.QtCore import QMetaType, Qt, QVariant
 from qgis.PyQt.QtGui import QKeyEvent, QKeySequence, QMouseEvent
 
-# In Qt 6 it is no widget.
+# In Qt 6 they are no widgets.
 QAction = QtGui.QAction if hasattr(QtGui, "QAction") else QtWidgets.QAction
+QUndoCommand = QtGui.QUndoCommand if hasattr(QtGui, "QUndoCommand") else QtWidgets.QUndoCommand
 
 # Geometry types: 3.30.
 if hasattr(Qgis, "WkbType"):

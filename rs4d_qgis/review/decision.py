@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qgis.PyQt.QtWidgets import QUndoCommand
+from rs4d_qgis.compat import QUndoCommand
 
 # Of each feature, by field index, the values.
 Values = dict[int, dict[int, Any]]

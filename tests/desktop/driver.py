@@ -42,6 +42,11 @@ class Desk:
         """Its panel."""
         return self.plugin._dock
 
+    @property
+    def review(self):
+        """Its review panel."""
+        return self.plugin._review_dock
+
     def widget(self, name, kind=QWidget):
         """A widget of the panel, by its name."""
         found = self.dock.findChild(kind, name)
