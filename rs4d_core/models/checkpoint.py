@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,10 +170,10 @@ class LoadedModel:
         """A class's score under which its instances are not worth showing, one a class."""
         return self.card.default_scores
 
-    def predict(self, images: Tensor) -> list[Instances]:
-        """The instances of each image of `(B, 3, H, W)`, 0..255, H and W multiples of 32."""
+    def predict(self, images: Tensor, least_scores: Tensor | None = None) -> list[Instances]:
+        """The instances of each image of `(B, 3, H, W)`, 0..255, H and W multiples of 32; see `Segmenter.predict`."""
         with self._precision():
-            return self.segmenter.predict(images.to(self.device))
+            return self.segmenter.predict(images.to(self.device), least_scores)
 
     def encode(self, image: Tensor) -> Encoded:
         """One image `(1, 3, H, W)`, 0..255, H and W multiples of 32, for `outline`."""
@@ -205,7 +205,16 @@ def default_model_path() -> Path:
 
 
 def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.dtype = torch.float32) -> None:
-    """Write weights and card to `path`, whole or not at all.
+    """Write weights and card to `path`, whole or not at all; see `save_weights`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    save_weights(path, segmenter.state_dict(), card, dtype)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], card: ModelCard, dtype: torch.dtype) -> None:
+    """Write weights with names of a segmenter's, and card; those of a part alone make a file to start training from.
 
     Weight matrices and kernels are stored as `dtype`. Vectors stay as they are: they are few, and the statistics of a
     batch norm may exceed what half precision can hold.
@@ -215,7 +224,7 @@ def save_model(path: Path, segmenter: Segmenter, card: ModelCard, dtype: torch.d
     """
     tensors = {
         name: tensor.detach().cpu().to(dtype if tensor.ndim > 1 else tensor.dtype).contiguous()
-        for name, tensor in segmenter.state_dict().items()
+        for name, tensor in weights.items()
     }
     try:
         write_whole(path, safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
@@ -237,8 +246,8 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
     """Read a model file and make it ready on `device` ("auto", "cpu", "cuda", "cuda:N").
 
     Raises:
-        ModelFileError: the file is missing, truncated, no model of ours, of a newer format, or its weights do not fit
-            its card.
+        ModelFileError: the file is missing, truncated, no model of ours, of a newer format, a part of a model only, or
+            its weights do not fit its card.
         OptionError: there is no such device.
     """
     chosen = choose_device(device)
@@ -249,6 +258,12 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
             segmenter = Segmenter(card.config)
         wanted = {name: list(tensor.shape) for name, tensor in segmenter.state_dict().items()}
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if found and found.items() < wanted.items():
+            parts = ", ".join(sorted({name.partition(".")[0] for name in found}))
+            raise ModelFileError(
+                f"{path} holds a part of a model only ({parts}): it is for training to start from, as "
+                "model.start of a recipe; name a whole model"
+            )
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         if wrong:
             raise ModelFileError(
