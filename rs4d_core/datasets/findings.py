@@ -20,6 +20,7 @@ class Finding:
         reason: of a few; reports count by it.
         where: which one, as a person finds it again.
         detail: what exactly was wrong, where the reason does not say it all.
+        count: of how many this tells.
     """
 
     what: str
@@ -27,13 +28,14 @@ class Finding:
     reason: str
     where: str
     detail: str = ""
+    count: int = 1
 
 
 def tally(findings: Iterable[Finding]) -> dict[str, dict[str, int]]:
     """Counts by action and what, then by reason: {"dropped images": {"no such file": 3}}; the most frequent first."""
     counts: dict[str, Counter[str]] = {}
     for finding in findings:
-        counts.setdefault(f"{finding.action} {finding.what}s", Counter())[finding.reason] += 1
+        counts.setdefault(f"{finding.action} {finding.what}s", Counter())[finding.reason] += finding.count
     return {key: dict(counts[key].most_common()) for key in sorted(counts)}
 
 
