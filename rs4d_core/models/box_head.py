@@ -29,8 +29,12 @@ class BoxHead(nn.Module):
 
     def forward(self, levels: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """Class logits `(K, classes + 1)` and per-class box deltas `(K, classes, 4)` of K regions."""
-        hidden = region_features(levels, regions, _SIZE).flatten(1)
-        for layer in self.shared_fcs:
+        features = region_features(levels, regions, _SIZE).permute(0, 2, 3, 1)
+        first, *others = self.shared_fcs
+        # The layer's columns are turned to the features' order in memory, not the many features to the layer's.
+        weight = first.weight.unflatten(1, (-1, _SIZE, _SIZE)).permute(0, 2, 3, 1).flatten(1)
+        hidden = F.relu(F.linear(features.flatten(1), weight, first.bias))
+        for layer in others:
             hidden = F.relu(layer(hidden))
         return self.fc_cls(hidden).float(), self.fc_reg(hidden).unflatten(1, (self.classes, 4)).float()
 

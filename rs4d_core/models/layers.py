@@ -30,7 +30,10 @@ class Upsample2x(nn.ConvTranspose2d):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, C', 2H, 2W)`, channels last in memory."""
         batch, _, height, width = x.shape
+        rows = self.blocks(x).transpose(2, 3)
+        return rows.reshape(batch, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to the four pixels that each becomes, `(B, H, W, 2, 2, C')`: rows before columns."""
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        pixels = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4))
-        blocks = pixels.unflatten(3, (2, 2, -1)).transpose(2, 3)
-        return blocks.reshape(batch, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
+        return F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4)).unflatten(3, (2, 2, -1))

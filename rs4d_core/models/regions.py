@@ -39,17 +39,20 @@ class Regions:
 
 
 def region_features(levels: list[Tensor], regions: Regions, size: int) -> Tensor:
-    """Features `(K, C, size, size)` of the regions, each from the level that fits its size (FPN, arXiv 1612.03144).
+    """Features `(K, C, size, size)`, channels last in memory, of the regions, each from the level that fits its size
+    (FPN, arXiv 1612.03144).
 
     A region of side 56 reads stride 4, one of side 112 stride 8, and so on.
     """
     sides = box_ops.area(regions.boxes_xyxy).clamp(min=1e-6).sqrt()
     level_of = torch.log2(sides / _FINEST_SIDE + 1e-6).floor().clamp(0, _LEVELS - 1).long()
-    features = levels[0].new_zeros(len(regions), levels[0].shape[1], size, size)
+    chosen, aligned = [], []
     for index in range(_LEVELS):
-        chosen = torch.nonzero(level_of == index).squeeze(1)
-        if len(chosen):
-            part = regions[chosen]
-            aligned = roi_align(levels[index], part.boxes_xyxy, part.batch_index, size, 1 / STRIDES[index])
-            features = features.index_copy(0, chosen, aligned.to(features.dtype))
-    return features
+        mine = torch.nonzero(level_of == index).squeeze(1)
+        if len(mine) or not index:  # level 0 even without regions, so that the result has its shape and its gradient
+            part = regions[mine]
+            chosen.append(mine)
+            aligned.append(roi_align(levels[index], part.boxes_xyxy, part.batch_index, size, 1 / STRIDES[index]))
+    # As rows of a channels-last map: torch would lay the maps themselves out anew.
+    rows = torch.cat([features.permute(0, 2, 3, 1) for features in aligned])
+    return rows.index_select(0, torch.cat(chosen).argsort()).permute(0, 3, 1, 2)

@@ -136,8 +136,13 @@ class Segmenter(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, images: Tensor) -> list[Instances]:
-        """The instances of each image of `(B, 3, H, W)`, best first, above `config.min_score`."""
+    def predict(self, images: Tensor, least_scores: Tensor | None = None) -> list[Instances]:
+        """The instances of each image of `(B, 3, H, W)`, best first, above `config.min_score`.
+
+        Args:
+            least_scores: `(classes,)`, what an instance of each class needs to be told. The others are found, and
+                suppress each other, all the same; but no masks are drawn for them.
+        """
         height, width = images.shape[-2:]
         encoded = self.encoder(self.normalise(images))
         levels = self.neck(encoded)
@@ -148,7 +153,7 @@ class Segmenter(nn.Module):
         scores = class_logits.softmax(1)[:, :-1]
         boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)
         kept = [
-            self._select(boxes_xyxy[mine], scores[mine])
+            self._select(boxes_xyxy[mine], scores[mine], least_scores)
             for mine in (regions.batch_index == image for image in range(len(images)))
         ]
         final = Regions.of_images([boxes for boxes, _, _ in kept])
@@ -186,11 +191,13 @@ class Segmenter(nn.Module):
         score = scores.gather(1, labels[:, None]).squeeze(1)
         return Instances(drawn.cpu(), score.cpu(), labels.cpu(), patches)
 
-    def _select(self, boxes_xyxy: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(self, boxes_xyxy: Tensor, scores: Tensor, least_scores: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Of one image's boxes `(P, classes, 4)` and scores `(P, classes)`: the kept boxes, scores and labels."""
         region, label = torch.nonzero(scores > self.config.min_score, as_tuple=True)
         score, box = scores[region, label], boxes_xyxy[region, label]
         large = ((box[:, 2:] - box[:, :2]) >= 1).all(1)
         score, box, label = score[large], box[large], label[large]
         kept = batched_nms(box, score, label, self.config.nms_iou)[: self.config.max_instances]
+        if least_scores is not None:
+            kept = kept[score[kept] >= least_scores.to(score.device)[label[kept]]]
         return box[kept], score[kept], label[kept]

@@ -55,8 +55,11 @@ class Predictor(Protocol):
     default_scores: tuple[float, ...]
     device: str
 
-    def predict(self, images: Tensor) -> list[Instances]:
-        """The instances in each of `images (B, 3, H, W)`, float32 0..255 on the CPU, H and W multiples of 32."""
+    def predict(self, images: Tensor, least_scores: Tensor) -> list[Instances]:
+        """The instances in each of `images (B, 3, H, W)`, float32 0..255 on the CPU, H and W multiples of 32.
+
+        Those whose score is below that of their class in `least_scores (classes,)` may be left out: nobody wants them.
+        """
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,23 @@ class ScenePredictions:
     number of windows is held. `cancelled` is asked all the time; once it says so, the batch in hand is given
     `GRACE_S` seconds, and the iteration ends.
 
+    Args:
+        least_scores: `(classes,)`, what an instance of each class needs to be of use.
+
     Attributes:
         batch: so many windows are predicted at a time.
         model_seconds: time spent in the predictor so far.
         interrupted: the iteration ended because it was cancelled.
     """
 
-    def __init__(self, scene: Scene, predictor: Predictor, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self, scene: Scene, predictor: Predictor, least_scores: np.ndarray, cancelled: Callable[[], bool]
+    ) -> None:
         self.model_seconds = 0.0
         self.interrupted = False
         self._scene = scene
         self._predictor = predictor
+        self._least_scores = torch.from_numpy(least_scores)
         self._cancelled = cancelled
         self.batch = 1 if predictor.device == "cpu" else GPU_BATCH
 
@@ -138,7 +147,7 @@ class ScenePredictions:
             if self.interrupted:
                 return []
             started = time.perf_counter()
-            found = iter(_predict_in_memory(self._predictor, images) if len(images) else ())
+            found = iter(_predict_in_memory(self._predictor, images, self._least_scores) if len(images) else ())
             self.model_seconds += time.perf_counter() - started
         return [Seen(index, next(found) if valid.any() else None, valid) for index, _, valid in batch]
 
@@ -155,10 +164,10 @@ def padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     return padded
 
 
-def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
+def _predict_in_memory(predictor: Predictor, images: Tensor, least_scores: Tensor) -> list[Instances]:
     """Predictions for a batch, in halves where it does not fit into memory as a whole."""
     try:
-        return predictor.predict(images)
+        return predictor.predict(images, least_scores)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -168,7 +177,11 @@ def _predict_in_memory(predictor: Predictor, images: Tensor) -> list[Instances]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(images) // 2
-    return _predict_in_memory(predictor, images[:half]) + _predict_in_memory(predictor, images[half:])
+    return [
+        instances
+        for part in (images[:half], images[half:])
+        for instances in _predict_in_memory(predictor, part, least_scores)
+    ]
 
 
 def too_large(images: Tensor, device: str) -> OptionError:

@@ -93,7 +93,7 @@ class ColorPredictor:
         self.device = device
         self.images_seen = 0
 
-    def predict(self, images: torch.Tensor) -> list[Instances]:
+    def predict(self, images: torch.Tensor, least_scores: torch.Tensor) -> list[Instances]:
         self.images_seen += len(images)
         return [self._blobs(image.numpy()) for image in images]
 

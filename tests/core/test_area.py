@@ -105,7 +105,7 @@ def test_an_instance_that_lies_mostly_outside_is_dropped(scene):
     class Blind(ColorPredictor):
         """Sees one and the same square, whatever is there."""
 
-        def predict(self, images):
+        def predict(self, images, least_scores):
             patch = MaskPatch(torch.ones(40, 40), (100.0, 100.0, 140.0, 140.0))
             return [instances([patch], [0], np.array([0.9])) for _ in images]
 

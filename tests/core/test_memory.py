@@ -25,7 +25,7 @@ def segment(scene: str, output: str) -> None:
     disc = torch.from_numpy(np.clip(1.4 - np.hypot(x, y), 0, 1).astype(np.float32))
 
     class Discs(ColorPredictor):
-        def predict(self, images):
+        def predict(self, images, least_scores):
             return [self._somewhere(*image.shape[1:]) for image in images]
 
         def _somewhere(self, height, width):

@@ -1,5 +1,7 @@
 """The segmenter: its mixer's identity, its shapes, what its losses teach, and that it learns."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +85,23 @@ def test_predictions_are_well_formed(rows, columns, head, seed):
             assert patch.probabilities.dtype == torch.float32
             assert min(patch.probabilities.shape) >= 1
             assert 0 <= patch.probabilities.min() <= patch.probabilities.max() <= 1
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head):
+    model = segmenter(head).eval()
+    images = 255 * torch.rand(1, 3, 96, 128)
+    (everything,) = model.predict(images)
+    least = torch.tensor([everything.scores.quantile(0.3).item(), math.inf], dtype=torch.float64)
+    (found,) = model.predict(images, least)
+    kept = torch.nonzero(everything.scores >= least[everything.labels]).squeeze(1)
+    assert 0 < len(kept) < len(everything)
+    assert torch.equal(found.boxes_xyxy, everything.boxes_xyxy[kept])
+    assert torch.equal(found.scores, everything.scores[kept])
+    assert torch.equal(found.labels, everything.labels[kept])
+    for patch, index in zip(found.masks, kept.tolist(), strict=True):
+        assert patch.box_xyxy == everything.masks[index].box_xyxy
+        torch.testing.assert_close(patch.probabilities, everything.masks[index].probabilities, rtol=1e-5, atol=1e-5)
 
 
 def test_a_size_that_is_no_multiple_of_32_is_refused():

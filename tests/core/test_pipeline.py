@@ -202,11 +202,11 @@ class Stuck(ColorPredictor):
         super().__init__()
         self.stuck, self.done = threading.Event(), threading.Event()
 
-    def predict(self, images):
+    def predict(self, images, least_scores):
         if self.images_seen >= 12:
             self.stuck.set()
             self.done.wait(60)
-        return super().predict(images)
+        return super().predict(images, least_scores)
 
 
 def test_cancelling_does_not_wait_for_the_model_and_keeps_what_is_finished(scene, tmp_path):
@@ -232,10 +232,10 @@ class SmallMemory(ColorPredictor):
         super().__init__(device="cuda:0")
         self.room = room
 
-    def predict(self, images):
+    def predict(self, images, least_scores):
         if len(images) > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return super().predict(images)
+        return super().predict(images, least_scores)
 
 
 def test_batches_that_do_not_fit_into_memory_are_halved(scene, tmp_path):
@@ -248,7 +248,7 @@ def test_batches_that_do_not_fit_into_memory_are_halved(scene, tmp_path):
 
 def test_a_fault_of_the_model_comes_through_and_leaves_an_existing_layer_alone(scene, tmp_path):
     class Broken(ColorPredictor):
-        def predict(self, images):
+        def predict(self, images, least_scores):
             raise RuntimeError("a bug")
 
     segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions())

@@ -18,7 +18,7 @@ RADIUS_PX = 25
 class Discs(ColorPredictor):
     """Finds a disc in the middle of every window, whatever the window shows."""
 
-    def predict(self, images: torch.Tensor) -> list[Instances]:
+    def predict(self, images: torch.Tensor, least_scores: torch.Tensor) -> list[Instances]:
         y, x = np.mgrid[: 2 * RADIUS_PX, : 2 * RADIUS_PX] + 0.5 - RADIUS_PX
         disc = torch.from_numpy(np.clip(RADIUS_PX - np.hypot(x, y) + 0.5, 0, 1).astype(np.float32))
         height, width = images.shape[2:]
