@@ -1,13 +1,13 @@
-"""Make a model file of a public RS4D checkpoint, or of SAM's mask decoder.
+"""Make a model file of a public RS4D checkpoint, or a file to start training from of an encoder or SAM's mask decoder.
 
     python training/convert.py detector.pth -o ships.safetensors --classes ship --colors "#e6194b" --resolution 1 10
     python training/convert.py model_parameterskk.pth -o encoder.safetensors
     python training/convert.py sam-vit-base/ -o sam-decoder.safetensors
 
 What the file is, its tensors tell. A detector gives a whole model, to be used as any other; its checkpoint names no
-classes: give them in the order in which it was trained. An encoder, and SAM's decoder (a file or folder of
-transformers), give parts that training starts from: `model.start` and `model.mask_decoder` of a recipe. No code that
-a checkpoint may hold is run. Exit status: 0 done, 2 bad input.
+classes: give them in the order in which it was trained. An encoder gives what `model.encoder` of a recipe starts from,
+and SAM (a file or folder of transformers) a mask decoder, which `model.start` of a recipe with a prompt head takes. No
+code that a checkpoint may hold is run. Exit status: 0 done, 2 bad input.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import torch
 from rs4d_core.errors import OptionError, RS4DError
 from rs4d_core.models.checkpoint import ModelCard, save_weights
 from rs4d_core.models.convert import Converted, convert
+from rs4d_core.models.encoder import Encoder
+from rs4d_core.models.encoder_file import EncoderCard, save_encoder
 from rs4d_core.models.foreign_weights import read_foreign_weights
 
 PUBLIC_WINDOW_PX = 1024
@@ -27,6 +29,7 @@ PUBLIC_WINDOW_PX = 1024
 _OVERLAP_PX = PUBLIC_WINDOW_PX // 4
 _DEFAULT_SCORE = 0.5
 _PART_COLOR = "#c8c8c8"
+_ENCODER = "encoder."
 
 
 def _arguments() -> argparse.Namespace:
@@ -35,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the model file, ending in .safetensors")
     parser.add_argument("--name", help="the model's name (default: the output's)")
     parser.add_argument("--classes", nargs="+", default=[], help="of a detector, in the order of its training")
-    parser.add_argument("--colors", nargs="+", default=[], metavar="#RRGGBB", help="of the classes")
+    parser.add_argument("--colors", nargs="+", default=[], metavar="#RRGGBB", help="of the classes, for the card")
     parser.add_argument(
         "--resolution", nargs=2, type=float, metavar=("LEAST", "MOST"), help="metres a pixel that a detector expects"
     )
@@ -45,13 +48,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _card(arguments: argparse.Namespace, converted: Converted) -> ModelCard:
-    classes = converted.config.classes
-    if arguments.classes:
-        if arguments.resolution is None:
-            raise OptionError("give --resolution: the metres a pixel, least and most, that the detector was trained at")
-        colors, resolution_m = tuple(color.lower() for color in arguments.colors), tuple(arguments.resolution)
-    else:
+    classes, colors = converted.config.classes, tuple(color.lower() for color in arguments.colors)
+    if not arguments.classes:
         colors, resolution_m = (_PART_COLOR,) * len(classes), (1.0, 1.0)
+    elif arguments.resolution is None or len(colors) != len(classes):
+        raise OptionError("give one of --colors for each class, and --resolution, the metres a pixel it was trained at")
+    else:
+        resolution_m = tuple(arguments.resolution)
     return ModelCard(
         name=arguments.name or arguments.output.stem,
         config=converted.config,
@@ -64,6 +67,22 @@ def _card(arguments: argparse.Namespace, converted: Converted) -> ModelCard:
     )
 
 
+def _save(arguments: argparse.Namespace, converted: Converted) -> None:
+    """As an encoder file where it is an encoder, else as a model file."""
+    if not all(name.startswith(_ENCODER) for name in converted.weights):
+        save_weights(arguments.output, converted.weights, _card(arguments, converted), torch.float32)
+        return
+    encoder = Encoder(converted.config.encoder)
+    encoder.load_state_dict({name.removeprefix(_ENCODER): tensor for name, tensor in converted.weights.items()})
+    card = EncoderCard(
+        name=arguments.name or arguments.output.stem,
+        config=encoder.config,
+        source=f"converted from {arguments.checkpoint.name}",
+        image_size=PUBLIC_WINDOW_PX,
+    )
+    save_encoder(arguments.output, encoder, card)
+
+
 def main() -> int:
     arguments = _arguments()
     try:
@@ -71,7 +90,7 @@ def main() -> int:
             raise OptionError(f"{arguments.output}: model files end in .safetensors")
         tensors = read_foreign_weights(arguments.checkpoint)
         converted = convert(tensors, arguments.checkpoint, tuple(arguments.classes))
-        save_weights(arguments.output, converted.weights, _card(arguments, converted), torch.float32)
+        _save(arguments, converted)
     except RS4DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

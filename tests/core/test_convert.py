@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from public_model import CHANNELS, Detector, Encoder, small_sam
+from small_model import small_config
 from torch import nn
 
 from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.models.checkpoint import load_model, load_weights_that_fit, read_card
 from rs4d_core.models.convert import Converted, convert
+from rs4d_core.models.encoder import Encoder as SegmenterEncoder
+from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
 from rs4d_core.models.foreign_weights import read_foreign_weights
 from rs4d_core.models.prompt_head import PromptHead
 from rs4d_core.models.regions import Regions, region_features
@@ -244,14 +248,26 @@ def test_the_command_makes_a_whole_model_of_a_detector_and_says_what_it_decided(
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
 
 
-def test_a_part_is_for_training_to_start_from(tmp_path, sam):
-    safetensors.torch.save_file(dict(Encoder().state_dict()), tmp_path / "public.safetensors")
-    output = tmp_path / "encoder.safetensors"
-    done = command(tmp_path / "public.safetensors", "-o", output, "--json")
-    report = json.loads(done.stdout)
-    segmenter = Segmenter(read_card(output).config)
-    assert report["tensors"] == len(segmenter.encoder.state_dict())
+def test_training_starts_from_an_encoder_and_from_sams_decoder(tmp_path, sam):
+    torch.manual_seed(3)
+    theirs = Encoder()
+    safetensors.torch.save_file(dict(theirs.state_dict()), tmp_path / "public.safetensors")
+    report = json.loads(
+        command(tmp_path / "public.safetensors", "-o", tmp_path / "encoder.safetensors", "--json").stdout
+    )
+    encoder = SegmenterEncoder(read_encoder_card(tmp_path / "encoder.safetensors").config)
+    assert report["tensors"] == len(encoder.state_dict())
+    load_encoder_weights(tmp_path / "encoder.safetensors", encoder)
+    assert torch.equal(encoder.layers[1].norm.weight, theirs.pre_norm.weight)
+
+    torch.save(sam.state_dict(), tmp_path / "sam.bin")
+    output = tmp_path / "decoder.safetensors"
+    assert command(tmp_path / "sam.bin", "-o", output).returncode == 0
+    prompted = read_card(output).config
+    config = replace(small_config("prompt", dim=CHANNELS), prompt_head=prompted.prompt_head)
+    segmenter = Segmenter(config)
     taken = load_weights_that_fit(output, segmenter)
-    assert taken == [name for name in segmenter.state_dict() if name.startswith("encoder.")]
-    with pytest.raises(ModelFileError, match=r"a part of a model only \(encoder\)"):
+    assert {name.split(".")[1] for name in taken} == {"mask_decoder", "no_mask_embed", "shared_image_embedding"}
+    assert torch.equal(segmenter.mask_head.no_mask_embed.weight, sam.prompt_encoder.no_mask_embed.weight)
+    with pytest.raises(ModelFileError, match=r"a part of a model only \(mask_head\)"):
         load_model(output, "cpu")
