@@ -13,25 +13,29 @@ def anchor_count(scales: tuple[float, ...]) -> int:
     return len(scales) * len(RATIOS)
 
 
-def level_anchors(height: int, width: int, stride: int, scales: tuple[float, ...], device: torch.device) -> Tensor:
-    """Anchors `(height * width * A, 4)` of one level, xyxy in image pixels; the A of a position lie together.
+def anchors_at(chosen: Tensor, width: int, stride: int, scales: tuple[float, ...]) -> Tensor:
+    """Anchors `(..., 4)` of one level, `width` positions wide, xyxy in image pixels.
+
+    Args:
+        chosen: `(...)` which ones. They are numbered position by position, row-major; the A of a position lie together.
 
     Anchors are centred on the corner of their cell (`index * stride`), the convention of the public checkpoints.
     """
+    device = chosen.device
     ratios = torch.tensor(RATIOS, device=device).repeat_interleave(len(scales))
     sides = torch.tensor(scales, device=device).repeat(len(RATIOS)) * stride
     half_h, half_w = sides * ratios.sqrt() / 2, sides / ratios.sqrt() / 2
     shapes = torch.stack([-half_w, -half_h, half_w, half_h], dim=1)
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device) * stride, torch.arange(width, device=device) * stride, indexing="ij"
-    )
-    centres = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-    return (centres + shapes).reshape(-1, 4)
+    position, shape = chosen // len(shapes), chosen % len(shapes)
+    x, y = position % width * stride, position // width * stride
+    return torch.stack([x, y, x, y], dim=-1) + shapes[shape]
 
 
 def pyramid_anchors(levels: list[Tensor], scales: tuple[float, ...]) -> list[Tensor]:
-    """Anchors of every level of a pyramid of maps `(B, C, H/s, W/s)`."""
-    return [
-        level_anchors(level.shape[2], level.shape[3], stride, scales, level.device)
-        for level, stride in zip(levels, STRIDES, strict=True)
-    ]
+    """Anchors `(H/s * W/s * A, 4)` of every level of a pyramid of maps `(B, C, H/s, W/s)`."""
+    anchors = []
+    for level, stride in zip(levels, STRIDES, strict=True):
+        height, width = level.shape[2:]
+        every = torch.arange(height * width * anchor_count(scales), device=level.device)
+        anchors.append(anchors_at(every, width, stride, scales))
+    return anchors

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs4d_core.models import boxes as box_ops
-from rs4d_core.models.anchors import anchor_count, pyramid_anchors
+from rs4d_core.models.anchors import anchor_count, anchors_at, pyramid_anchors
 from rs4d_core.models.assign import assign, sample
 from rs4d_core.models.config import RPNConfig
 from rs4d_core.models.instances import Target
+from rs4d_core.models.neck import STRIDES
 from rs4d_core.ops.nms import batched_nms
 
 _SAMPLES = 256
@@ -55,20 +56,47 @@ class RPN(nn.Module):
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], height: int, width: int
     ) -> list[Tensor]:
         """The best boxes `(P, 4)` of each image, at most `config.proposals` each, best first."""
-        anchors = pyramid_anchors(levels, self.config.anchor_scales)
-        objectness = [level.max(2).values for level in logits]
         found = []
-        for image in range(len(logits[0])):
-            scores, candidates, groups = [], [], []
-            for index, level_anchor in enumerate(anchors):
-                count = min(self.config.pre_nms, len(level_anchor))
-                score, chosen = objectness[index][image].topk(count)
-                decoded = box_ops.decode(deltas[index][image, chosen], level_anchor[chosen], box_ops.RPN_STD)
-                scores.append(score)
-                candidates.append(box_ops.clip(decoded, height, width))
-                groups.append(torch.full_like(chosen, index))
-            found.append(self._suppress(torch.cat(candidates), torch.cat(scores), torch.cat(groups)))
-        return found
+        for level, level_logits, level_deltas in zip(levels, logits, deltas, strict=True):
+            scores, chosen = self._best(level_logits.amax(2))
+            found.append((level.shape[3], scores, chosen, level_deltas.gather(1, chosen[..., None].expand(-1, -1, 4))))
+        return self._boxes(found, height, width)
+
+    @torch.no_grad()
+    def propose(self, levels: list[Tensor], height: int, width: int) -> list[Tensor]:
+        """What `proposals` makes of what `forward` says of these levels, at less work.
+
+        What an anchor is worth is what its best class is worth, and only the best anchors have to say where their box
+        is.
+        """
+        anchors = anchor_count(self.config.anchor_scales)
+        weight, bias = self.rpn_reg.weight.flatten(1), self.rpn_reg.bias
+        found = []
+        for level in levels:
+            hidden = F.relu(self.rpn_conv(level))
+            own = _by_anchor(self.rpn_own(hidden), self.classes).amax(2)
+            scores, chosen = self._best(_by_anchor(self.rpn_cls(hidden), 1).squeeze(2) + own)
+            pixels = hidden.permute(0, 2, 3, 1).flatten(1, 2)
+            image = torch.arange(len(pixels), device=chosen.device)[:, None]
+            deltas = F.linear(pixels[image, chosen // anchors], weight, bias).unflatten(2, (anchors, 4))
+            deltas = deltas.gather(2, (chosen % anchors)[..., None, None].expand(-1, -1, 1, 4)).squeeze(2).float()
+            found.append((level.shape[3], scores, chosen, deltas))
+        return self._boxes(found, height, width)
+
+    def _best(self, objectness: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `objectness (B, M)` the values and indices `(B, N)` of those that go on."""
+        return objectness.topk(min(self.config.pre_nms, objectness.shape[1]))
+
+    def _boxes(self, found: list[tuple[int, Tensor, Tensor, Tensor]], height: int, width: int) -> list[Tensor]:
+        """The proposals of each image, from each level's width and its best anchors: scores, indices and deltas."""
+        scores, boxes, groups = [], [], []
+        for index, (level_width, level_scores, chosen, deltas) in enumerate(found):
+            anchors = anchors_at(chosen, level_width, STRIDES[index], self.config.anchor_scales)
+            boxes.append(box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width))
+            scores.append(level_scores)
+            groups.append(torch.full_like(chosen, index))
+        images = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups, 1), strict=True)
+        return [self._suppress(*image) for image in images]
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)

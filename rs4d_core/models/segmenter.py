@@ -146,9 +146,7 @@ class Segmenter(nn.Module):
         height, width = images.shape[-2:]
         encoded = self.encoder(self.normalise(images))
         levels = self.neck(encoded)
-        logits, deltas = self.rpn(levels)
-        proposals = self.rpn.proposals(levels, logits, deltas, height, width)
-        regions = Regions.of_images(proposals)
+        regions = Regions.of_images(self.rpn.propose(levels, height, width))
         class_logits, box_deltas = self.box_head(levels, regions)
         scores = class_logits.softmax(1)[:, :-1]
         boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)

@@ -87,6 +87,19 @@ def test_predictions_are_well_formed(rows, columns, head, seed):
             assert 0 <= patch.probabilities.min() <= patch.probabilities.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_predicting_proposes_what_training_proposes(dtype):
+    model = segmenter()
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        levels = model.neck(model.encoder(model.normalise(255 * torch.rand(2, 3, 96, 160))))
+        trained = model.rpn.proposals(levels, *model.rpn(levels), 96, 160)
+        proposed = model.rpn.propose(levels, 96, 160)
+    for first, second in zip(trained, proposed, strict=True):
+        assert len(first) > 10
+        # The product of the best anchors alone adds its terms in another order, and bfloat16 rounds to 2^-9.
+        torch.testing.assert_close(second, first, rtol=0, atol=1e-3 if dtype == torch.float32 else 0.3)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head):
     model = segmenter(head).eval()
