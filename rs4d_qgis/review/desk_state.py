@@ -11,6 +11,7 @@ from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.review import look
 from rs4d_qgis.review.filters import Filters
+from rs4d_qgis.review.keeper import Keeper
 from rs4d_qgis.review.keys import Keys
 from rs4d_qgis.review.order import Order
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
@@ -25,6 +26,7 @@ class DeskState(QObject):
         reviewed: the layer; None where there is none.
         session: its queue; empty where there is none.
         keys: of all parts; they are listened to while there is a layer, and the desk is in sight.
+        keeper: of what a crash would take.
         in_sight: the panel can be seen.
         classes: names to choose from: those of the layer's look, and others that its objects have.
         colors: of classes, "#rrggbb", as the layer's look has them.
@@ -50,7 +52,10 @@ class DeskState(QObject):
         self.session = Session()
         self.classes: list[str] = []
         self.colors: dict[str, str] = {}
+        self.keeper = Keeper(lambda: self.session, self)
         self.in_sight = False
+        for signal in (self.shown_changed, self.current_changed, self.saving_changed):
+            signal.connect(self.keeper.write_soon)
         self.keys = Keys(lambda: self.in_sight and self.reviewed is not None, self)
 
     def review(self, layer: QgsVectorLayer | None) -> None:
@@ -62,6 +67,7 @@ class DeskState(QObject):
         if self.reviewed is not None:
             self.reviewed.changed.disconnect(self._layer_changed)
             self.reviewed.tear_down()
+            self.keeper.close()
             look.take_off(self.reviewed.layer)
             self.reviewed.deleteLater()
             self.reviewed = None
@@ -72,9 +78,13 @@ class DeskState(QObject):
                 self.reviewed.changed.connect(self._layer_changed)
                 self.reviewed.saving_changed.connect(self.saving_changed)
                 self.colors = look.class_colors(layer)
-                self.session = Session(self.reviewed.objects(), filters=Filters(cuts=look.cuts(layer)))
+                place = self.keeper.open(self.reviewed)
+                self.session = Session(self.reviewed.objects(), place.order, place.filters)
+                if place.current is not None:
+                    self.session.resume(place.current)
                 self._learn_classes()
                 look.put_on(layer)
+                look.set_cuts(layer, place.filters.cuts)
         finally:
             self.reviewed_changed.emit()
             self.shown_changed.emit()

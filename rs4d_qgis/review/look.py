@@ -84,15 +84,6 @@ def own_renderer(layer: QgsVectorLayer) -> QgsFeatureRenderer | None:
     return QgsFeatureRenderer.load(document.documentElement(), QgsReadWriteContext())
 
 
-def cuts(layer: QgsVectorLayer) -> dict[str, float]:
-    """Of a class, the score under which its objects are hidden."""
-    try:
-        kept = json.loads(QgsExpressionContextUtils.layerScope(layer).variable(CUTS_VARIABLE) or "{}")
-    except (TypeError, ValueError):
-        return {}
-    return {str(name): float(cut) for name, cut in kept.items() if isinstance(cut, (int, float))}
-
-
 def set_cuts(layer: QgsVectorLayer, cuts: Mapping[str, float]) -> None:
     """Hide objects with lower scores, at once, where the layer has the look of a review."""
     QgsExpressionContextUtils.setLayerVariable(layer, CUTS_VARIABLE, json.dumps(dict(cuts)))

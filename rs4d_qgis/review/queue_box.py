@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qgis.core import QgsApplication
-from qgis.gui import QgsDoubleSpinBox
+from qgis.gui import QgsCollapsibleGroupBox, QgsDoubleSpinBox
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QCheckBox,
@@ -22,6 +22,7 @@ from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.order import Order
 from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count
 
 
 class QueueBox(QWidget):
@@ -70,6 +71,9 @@ class QueueBox(QWidget):
         order = QHBoxLayout()
         order.addWidget(self._order, 1)
         order.addWidget(self.zoom)
+        self._fold = QgsCollapsibleGroupBox()
+        self._fold.setObjectName("review_filters")
+        self._fold.setCollapsed(True)
         statuses = QHBoxLayout()
         for box in self._statuses.values():
             statuses.addWidget(box)
@@ -79,12 +83,15 @@ class QueueBox(QWidget):
         scores.addWidget(self._least, 1)
         scores.addWidget(QLabel(tr("to")))
         scores.addWidget(self._most, 1)
+        filters = QVBoxLayout(self._fold)
+        filters.addLayout(statuses)
+        filters.addLayout(scores)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(order)
-        layout.addLayout(statuses)
-        layout.addLayout(scores)
+        layout.addWidget(self._fold)
         desk.reviewed_changed.connect(self._show)
+        desk.shown_changed.connect(self._title)
         self._show()
 
     def _show(self) -> None:
@@ -98,6 +105,17 @@ class QueueBox(QWidget):
             box.blockSignals(True)
             box.setValue(value)
             box.blockSignals(False)
+        self._title()
+
+    def _title(self) -> None:
+        """What is looked at, without unfolding it."""
+        filters = self._desk.session.filters
+        parts = [", ".join(box.text().lower() for name, box in self._statuses.items() if name in filters.statuses)]
+        if filters.classes is not None:
+            parts.append(count(len(filters.classes), tr("class"), tr("classes")))
+        if (filters.least_score, filters.most_score) != (0.0, 1.0):
+            parts.append(tr("scores {:.2f} to {:.2f}").format(filters.least_score, filters.most_score))
+        self._fold.setTitle(tr("Filters: {}").format("; ".join(filter(None, parts)) or tr("nothing")))
 
     def _order_chosen(self) -> None:
         self._desk.set_order(Order(self._order.currentData()))

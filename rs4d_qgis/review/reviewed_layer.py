@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ class ReviewedLayer(QObject):
 
     Signals:
         changed(set of int, or None): ids of the features that changed, came or went; None where anything may have.
-        saving_changed(): `unsaved` or `trouble` is another one.
+        saving_changed(): `waiting` or `trouble` is another one.
     """
 
     changed = pyqtSignal(object)
@@ -84,9 +84,21 @@ class ReviewedLayer(QObject):
             signal.disconnect(slot)
 
     @property
-    def unsaved(self) -> int:
-        """How many objects have a decision that is not in the file yet."""
-        return len(self._waiting)
+    def waiting(self) -> Values:
+        """Decisions that are not in the file yet. Not to be changed."""
+        return self._waiting
+
+    def redo_decisions(self, decisions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write decisions of an earlier session: of ids, by field name, the values. Not an undo step."""
+        there = {item.id for item in self.objects(map(int, decisions))}
+        self._write(
+            {
+                int(item): {self.field(name): value for name, value in values.items()}
+                for item, values in decisions.items()
+                if int(item) in there
+            }
+        )
+        self._tell()
 
     def unsaved_edits(self) -> int:
         """How many objects were drawn, edited or removed and are in QGIS's edit buffer only."""
@@ -238,12 +250,12 @@ class ReviewedLayer(QObject):
         provider.clearErrors()
         if provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues:
             saved = provider.changeAttributeValues(due)
-            trouble = "" if saved else " ".join(provider.errors()[-1:])
+            trouble = "" if saved else _reason(provider.errors())
         else:
             saved, trouble = False, tr("the layer is read-only")
         before = (self.trouble, len(self._waiting))
         self._waiting = {} if saved else due
-        self.trouble = "" if saved else trouble or tr("the file cannot be written")
+        self.trouble = trouble
         if saved:
             self._retry.stop()
         elif not self._retry.isActive():
@@ -278,3 +290,15 @@ class ReviewedLayer(QObject):
         touched, self._touched = self._touched, set()
         if touched:
             self.changed.emit(touched)
+
+
+def _reason(errors: list[str]) -> str:
+    """What keeps a file from being written, for people."""
+    told = errors[-1] if errors else ""
+    if "locked" in told or "busy" in told:
+        return tr("another program has locked the file")
+    if "readonly" in told or "read-only" in told:
+        return tr("the file is read-only")
+    if not told or "disk" in told:
+        return tr("the disk is full, or the file cannot be written")
+    return " ".join(told.split()).rstrip(".")

@@ -136,6 +136,11 @@ class Session:
         self._place = self._queue.index(item)
         return True
 
+    def resume(self, item: int) -> None:
+        """Go to this object, or where it is not in the queue any more to what came after it."""
+        if not self.go(item) and item in self._objects:
+            self._place = self._find(self._objects[item])
+
     def _line_up(self) -> None:
         current = self.current
         passing = [item for item in self._objects.values() if self.filters.matches(item)]
@@ -146,6 +151,16 @@ class Session:
         self._place = self._queue.index(current) if current in self._queued else 0
 
     def _insert(self, item: ReviewObject) -> None:
+        place, at_end = self._find(item), self.current is None
+        self._queue.insert(place, item.id)
+        self._queued.add(item.id)
+        if at_end:
+            self._place = len(self._queue)
+        elif place <= self._place:
+            self._place += 1
+
+    def _find(self, item: ReviewObject) -> int:
+        """Where in the queue an object belongs."""
         # By halving; what was edited since may be a little out of order, which does no harm.
         low, high, key = 0, len(self._queue), self._key(item)
         while low < high:
@@ -154,13 +169,7 @@ class Session:
                 low = middle + 1
             else:
                 high = middle
-        at_end = self.current is None
-        self._queue.insert(low, item.id)
-        self._queued.add(item.id)
-        if at_end:
-            self._place = len(self._queue)
-        elif low <= self._place:
-            self._place += 1
+        return low
 
     def _count(self, item: ReviewObject, by: int) -> None:
         self._counts.setdefault(item.class_name, Counter())[item.status] += by

@@ -1,0 +1,138 @@
+"""Keeps what a crash would take: the place in the queue, and work that is not in the layer's file yet.
+
+A small file for each layer, in the user's profile: it can be written even where the layer's folder cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qgis.core import QgsApplication
+from qgis.PyQt.QtCore import QIODevice, QLockFile, QObject, QSaveFile, QTimer, pyqtSignal
+
+from rs4d_qgis.review.place import Place
+from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.unsaved import redo_edits, unsaved_work
+from rs4d_qgis.translation import tr
+
+# A crash loses what came after the last writing; writing takes a few ms, with very many edits some tenths of a second.
+_MS_UNTIL_WRITTEN = 2000
+
+
+def kept_file(reviewed: ReviewedLayer) -> Path:
+    """The file of a layer."""
+    source = hashlib.sha256(reviewed.layer.source().encode()).hexdigest()[:24]
+    return Path(QgsApplication.qgisSettingsDirPath()) / "rs4d" / "review" / f"{source}.json"
+
+
+class Keeper(QObject):
+    """For one layer at a time.
+
+    Attributes:
+        found: work of an earlier session that never got into the layer's file, oldest first; kept until the analyst has
+            it restored or discarded.
+        alone: no other QGIS has this layer on its desk. Otherwise the file is left to that one.
+
+    Signals:
+        changed(): `found` is another one.
+    """
+
+    changed = pyqtSignal()
+
+    def __init__(self, session: Callable[[], Session], parent: QObject | None = None):
+        super().__init__(parent)
+        self.found: list[dict[str, Any]] = []
+        self.alone = True
+        self._session = session
+        self._reviewed: ReviewedLayer | None = None
+        self._lock: QLockFile | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_MS_UNTIL_WRITTEN)
+        self._timer.timeout.connect(self.write)
+
+    def open(self, reviewed: ReviewedLayer) -> Place:
+        """Begin to keep for this layer; gives where the analyst was in its queue the last time."""
+        self._reviewed = reviewed
+        path = kept_file(reviewed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = QLockFile(str(path.with_suffix(".lock")))
+        self._lock.setStaleLockTime(0)  # of a process that lives it is never stale
+        self.alone = self._lock.tryLock(0)
+        kept = _read(path) if self.alone else {}
+        self.found = [work for work in kept.get("unsaved", []) if isinstance(work, dict) and work]
+        return Place.from_json(kept.get("place"))
+
+    def close(self) -> None:
+        """The layer leaves the desk."""
+        if self._reviewed is not None:
+            self.write()
+        self._timer.stop()
+        self._reviewed = None
+        self.found = []
+        if self._lock is not None:
+            self._lock.unlock()
+            self._lock = None
+
+    def write_soon(self) -> None:
+        """Something has changed."""
+        if self._reviewed is not None and not self._timer.isActive():
+            self._timer.start()
+
+    def write(self) -> None:
+        """Write it all down now."""
+        self._timer.stop()
+        if not self.alone:
+            return
+        work = unsaved_work(self._reviewed.layer, self._reviewed.waiting)
+        kept = {
+            "source": self._reviewed.layer.source(),
+            "place": Place.of(self._session()).to_json(),
+            "unsaved": [*self.found, *([work] if work else [])],
+        }
+        file = QSaveFile(str(kept_file(self._reviewed)))  # the old one stays until the new one is whole
+        if file.open(QIODevice.OpenModeFlag.WriteOnly):
+            file.write(json.dumps(kept).encode())
+            file.commit()
+
+    def restore(self) -> str:
+        """Do again what was found: edits as one undo step. Gives what to tell the analyst.
+
+        Raises:
+            ReviewRefused: the layer cannot be edited. What was found is kept.
+        """
+        lost = 0
+        if any(work.keys() - {"decisions"} for work in self.found):
+            with self._reviewed.edit(tr("Restore unsaved edits")) as layer:
+                lost = sum(redo_edits(layer, work) for work in self.found)
+        for work in self.found:
+            self._reviewed.redo_decisions(work.get("decisions", {}))
+        self.found = []
+        self.write()
+        self.changed.emit()
+        if lost:
+            return tr("Restored, but for {} objects that the layer does not have any more.").format(lost)
+        return tr("The unsaved work is restored.")
+
+    def discard(self) -> None:
+        """Forget what was found."""
+        self.found = []
+        self.write()
+        self.changed.emit()
+
+    def found_count(self) -> int:
+        """On how many objects was worked in what was found."""
+        return sum(len(what) for work in self.found for what in work.values())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) and isinstance(kept.get("unsaved"), list) else {}
