@@ -199,7 +199,7 @@ def _annotation(
     if annotation.polygons is None:
         return annotation
     rings, repaired, cut = clean_rings(annotation.polygons, image.width, image.height)
-    if rings is None:
+    if not rings:
         findings.append(Finding(OBJECT, DROPPED, "outside of the image or without area", where))
         return None
     if repaired:

@@ -12,34 +12,33 @@ from rs4d_core.scenes.areal import multipolygons, repair
 from rs4d_core.scenes.writers.coco import without_holes
 
 # COCO files hold hundredths of a pixel.
+STEP_PX = 0.01
 DECIMALS = 2
 
 
 def rings_of(outline: MultiPolygon) -> tuple[np.ndarray, ...]:
-    """Rings `(K, 2)` whose union is the outline; holes are cut open, as COCO's polygons have none."""
-    return tuple(
-        shapely.get_coordinates(piece.exterior)[:-1] for polygon in outline.geoms for piece in without_holes(polygon)
-    )
+    """Rings `(K, 2)` of hundredths of pixels whose union is the outline; holes are cut open, as COCO's polygons have
+    none. None where nothing of that size is left."""
+    pieces = [piece for polygon in outline.geoms for piece in without_holes(polygon)]
+    # Rounded so that what is valid stays so.
+    rounded = shapely.get_parts(shapely.get_parts(shapely.set_precision(pieces, STEP_PX)))
+    return tuple(shapely.get_coordinates(piece.exterior)[:-1] for piece in rounded if piece.area > 0)
 
 
-def clean_rings(
-    rings: tuple[np.ndarray, ...], width: int, height: int
-) -> tuple[tuple[np.ndarray, ...] | None, bool, bool]:
+def clean_rings(rings: tuple[np.ndarray, ...], width: int, height: int) -> tuple[tuple[np.ndarray, ...], bool, bool]:
     """The union of rings `(K, 2)` as valid rings inside an image of `width` x `height` pixels.
 
     Returns:
-        The rings, the very same ones where nothing was wrong, or None where no area is left; whether something was
-        repaired; whether something was cut off at the image's edge.
+        The rings, none where no area is left; whether something was repaired; whether something was cut off at the
+        image's edge.
     """
-    polygons = np.array(shapely.polygons([shapely.linearrings(ring) for ring in rings]))
+    polygons = np.array(shapely.polygons([shapely.linearrings(np.round(ring / STEP_PX) * STEP_PX) for ring in rings]))
     box = shapely.box(0, 0, width, height)
     repaired = bool(repair(polygons))
     cut = not bool(shapely.covered_by(polygons, box).all())
     if repaired or cut:
-        merged = multipolygons([shapely.union_all(shapely.intersection(polygons, box))], 10.0**-DECIMALS)[0]
-        rings = rings_of(merged)
-    area = sum(shapely.area(shapely.polygons(ring)) for ring in rings)
-    return (rings if area > 0 else None), repaired, cut
+        return rings_of(multipolygons([shapely.union_all(shapely.intersection(polygons, box))])[0]), repaired, cut
+    return (rings if shapely.area(polygons).sum() > 0 else ()), False, False
 
 
 def annotation_record(annotation: Annotation, width: int, height: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Bring scenes with layers of polygons into the layout of prepared data sets: as chips, split by place."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ import numpy as np
 import shapely
 from pyproj import CRS
 
+from rs4d_core.datasets.cut_instances import shows_enough
 from rs4d_core.datasets.findings import CUT, DROPPED, IGNORED, IMAGE, OBJECT, Finding
 from rs4d_core.datasets.labels import LabelLayer, label_numbers, read_labels
 from rs4d_core.datasets.outlines import box_of, rings_of
@@ -18,10 +20,11 @@ from rs4d_core.datasets.places import Split
 from rs4d_core.datasets.preparation import Description, Labelled, Preparation, Prepared, file_stamp
 from rs4d_core.datasets.sample import Annotation
 from rs4d_core.datasets.scene_plan import Ground, Job, chip_name, plan_chips
-from rs4d_core.errors import LayerError, OptionError
+from rs4d_core.errors import LayerError, OptionError, SceneError
 from rs4d_core.scenes.chips import Chip, ChipCutter, chip_geotiff, chip_windows, outlines_on_grid
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.windows import Window
+from rs4d_core.wording import counted
 
 # A chip of which less than this share has data shows too little.
 LEAST_VALID = 0.1
@@ -42,7 +45,6 @@ class SceneSource:
         bands: see `Scene.open`.
         chip_px: length of a chip.
         overlap_px: of neighbouring chips of one block, at least.
-        least_visible: an object that shows less than this share of itself in a chip is a region to ignore there.
         empty_share: at most this share of a scene's training chips has no object. What is held back keeps all of them.
     """
 
@@ -55,18 +57,35 @@ class SceneSource:
     bands: tuple[int, ...] | None = None
     chip_px: int = 512
     overlap_px: int = 0
-    least_visible: float = 0.3
     empty_share: float = 0.2
 
     def __post_init__(self) -> None:
         """Raises OptionError for what cannot work."""
         if not self.scenes or len(self.scenes) != len(self.layers):
-            raise OptionError("give a layer for each scene, or one for all")
-        if not 0 <= self.least_visible <= 1:
-            raise OptionError(f"a least visible share of {self.least_visible:g} cannot be: give 0 to 1")
+            raise OptionError(
+                f"{len(self.layers)} layers for {counted(len(self.scenes), 'scene')}: give one for each, or one for all"
+            )
         if not 0 <= self.empty_share < 1:
             raise OptionError(f"a share of {self.empty_share:g} of empty chips cannot be: give 0 or more, less than 1")
         chip_windows(Window(0, 0, self.chip_px, self.chip_px), self.chip_px, self.overlap_px)
+
+
+def find_scenes(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Files as they are; of folders, the GeoTIFFs in them and below, by name.
+
+    Raises:
+        SceneError: a folder has none.
+    """
+    scenes: list[Path] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            scenes.append(path)
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in (".tif", ".tiff"))
+        if not found:
+            raise SceneError(f"{path}: no GeoTIFF (.tif, .tiff) in this folder; give the folder of the scenes")
+        scenes += found
+    return tuple(scenes)
 
 
 def prepare_scenes(
@@ -186,7 +205,7 @@ def _cut(source: SceneSource, grounds: list[Ground], jobs: Iterable[Job], prepar
             taken = preparation.take(
                 job.split,
                 chip_name(ground, job.window),
-                lambda job=job, ground=ground, cutter=cutter: _labelled(source, ground, job, cutter.cut(job.window)),
+                lambda job=job, ground=ground, cutter=cutter: _labelled(ground, job, cutter.cut(job.window)),
             )
             if job.split == "train" and taken:
                 empty, with_objects = empty + spare, with_objects + (not spare)
@@ -195,18 +214,19 @@ def _cut(source: SceneSource, grounds: list[Ground], jobs: Iterable[Job], prepar
             scene.close()
 
 
-def _labelled(source: SceneSource, ground: Ground, job: Job, chip: Chip) -> tuple[Labelled | None, list[Finding]]:
+def _labelled(ground: Ground, job: Job, chip: Chip) -> tuple[Labelled | None, list[Finding]]:
     where = chip_name(ground, job.window)
     if chip.valid.mean() < LEAST_VALID:
         return None, [Finding(IMAGE, DROPPED, "nearly all without data", where)]
     findings, annotations = [], []
     for piece in chip.pieces:
         rings = rings_of(piece.outline)
-        crowd = piece.visible < source.least_visible
+        cut = piece.visible < WHOLE
+        crowd = cut and not shows_enough(piece.outline.area, piece.outline.area / piece.visible)
         annotations.append(Annotation(int(ground.labels[piece.index]), box_of(rings), rings, crowd=crowd))
         if crowd:
             findings.append(Finding(OBJECT, IGNORED, "shows little of itself in its chip", where))
-        elif piece.visible < WHOLE:
+        elif cut:
             findings.append(Finding(OBJECT, CUT, "at the edge of a chip or of the data", where))
     if not annotations and not job.empty and job.split == "train":
         return None, [Finding(IMAGE, DROPPED, "its objects lie where there is no data", where)]
