@@ -4,9 +4,9 @@ import os
 import time
 
 from qgis.core import QgsVectorLayer
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import QEventLoop
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QWidget
+from qgis.PyQt.QtWidgets import QApplication, QWidget
 
 from rs4d_qgis.layers.results import style_result
 
@@ -19,7 +19,7 @@ def load_result(desk, path=None, name="instances"):
     assert layer.isValid()
     layer.setCustomProperty("skipMemoryLayersCheck", 1)
     classes = sorted(layer.uniqueValues(layer.fields().indexOf("class")))
-    style_result(layer, dict(zip(classes, COLORS)))
+    style_result(layer, dict(zip(classes, COLORS, strict=False)))
     desk.project.addMapLayer(layer)
     return layer
 
@@ -62,3 +62,57 @@ def first_look(desk):
     yield from settled(desk)
     desk.shot("decided")
     desk.report["counts"] = {name: dict(count) for name, count in desk.review.session.counts().items()}
+
+
+def _drawn(desk, act):
+    """Seconds that `act` takes, and until the map is drawn whole after it."""
+    drawn = []
+    desk.canvas.mapCanvasRefreshed.connect(lambda: drawn.append(time.perf_counter()))
+    start = time.perf_counter()
+    act()
+    QApplication.processEvents()
+    done = time.perf_counter()
+    while not drawn or desk.canvas.isDrawing():
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
+        assert time.perf_counter() - start < 60
+    desk.canvas.mapCanvasRefreshed.disconnect()
+    return done - start, drawn[-1] - start
+
+
+def times_of_a_large_layer(desk):
+    """How long it takes to open the review, to go on to the next object, and to move the cut."""
+    scene = desk.load(os.environ["SCENE"], "scene")
+    layer = load_result(desk)
+    yield lambda: len(desk.canvas.layers()) == 2 and not desk.canvas.isDrawing()
+    desk.iface.setActiveLayer(layer)
+    desk.report["opened_s"] = _drawn(desk, desk.plugin.show_review)
+    assert desk.review.session.left == layer.featureCount()
+    yield from settled(desk)
+    desk.shot("large")
+    for name, zooms in (("next_s", True), ("next_without_zoom_s", False)):
+        desk.review.queue.zoom.setChecked(zooms)
+        yield from settled(desk)
+        desk.report[name] = []
+        for number in range(200):
+            before = desk.review.session.current
+            desk.report[name].append(_drawn(desk, lambda number=number: key(desk, "aar"[number % 3])))
+            assert desk.review.session.current != before
+            yield lambda: True
+    desk.report["cut_s"] = {}
+    for name, extent in (("near", desk.canvas.extent()), ("whole", scene.extent())):
+        desk.canvas.setExtent(extent)
+        desk.canvas.refresh()
+        yield from settled(desk)
+        desk.report["cut_s"][name] = []
+        for number in range(20):
+            desk.report["cut_s"][name].append(_drawn(desk, lambda number=number: _cut(desk, 0.2 + number / 50)))
+            yield from settled(desk)
+    desk.shot("cut")
+    start = time.perf_counter()
+    ids = desk.review.session.shown
+    desk.review.desk.decide(ids, "rejected")
+    desk.report["reject_all_s"] = [len(ids), time.perf_counter() - start]
+
+
+def _cut(desk, score):
+    desk.review.cut.view.dragged.emit(score)
