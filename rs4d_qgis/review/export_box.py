@@ -1,0 +1,334 @@
+"""Export from the desk: which objects, as what, where to; a summary, and a report to print."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from qgis.core import QgsProject
+from qgis.gui import QgsDoubleSpinBox, QgsFileWidget, QgsMapLayerComboBox, QgsSpinBox
+from qgis.PyQt.QtCore import QIODevice, QSaveFile
+from qgis.PyQt.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QMessageBox,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from rs4d_qgis.compat import RASTER_LAYERS
+from rs4d_qgis.dock.quiet_label import QuietLabel
+from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.source import local_file
+from rs4d_qgis.review.asking import ask_engine
+from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.export_choice import (
+    ACCEPTED_ONLY,
+    CHIPS,
+    COCO,
+    NOT_REJECTED,
+    SHOWN,
+    Format,
+    chosen,
+    formats,
+    statuses_for_chips,
+)
+from rs4d_qgis.review.report import Report
+from rs4d_qgis.review.snapshot import LayerSnapshot
+from rs4d_qgis.review.summary import summarize, to_csv
+from rs4d_qgis.review.work_line import WorkLine
+from rs4d_qgis.settings import last, set_last
+from rs4d_qgis.translation import tr
+from rs4d_qgis.words import count, spaced
+
+_CHIP_PX = 512
+_LAST = "export"
+
+
+class ExportBox(QWidget):
+    """What counts is the layer as it is now, with edits that are not saved yet."""
+
+    def __init__(self, desk: DeskState, iface, parent=None):
+        super().__init__(parent)
+        self.setObjectName("review_export")
+        self._desk = desk
+        self._iface = iface
+        self._report: Report | None = None
+        self.objects = QComboBox()
+        self.objects.setObjectName("export_objects")
+        for which in (NOT_REJECTED, ACCEPTED_ONLY, SHOWN):
+            self.objects.addItem("", which)
+        self.format = QComboBox()
+        self.format.setObjectName("export_format")
+        for kind in formats():
+            self.format.addItem(kind.label, kind)
+        self.file = QgsFileWidget()
+        self.file.setObjectName("export_file")
+        self.file.setConfirmOverwrite(False)  # asked when it is exported, however the name came about
+        self.chip_px = QgsSpinBox()
+        self.chip_px.setObjectName("export_chip_px")
+        self.chip_px.setRange(32, 4096)
+        self.chip_px.setSingleStep(32)
+        self.chip_px.setSuffix(tr(" px"))
+        self.chip_px.setClearValue(_CHIP_PX)
+        self.chip_px.setValue(_CHIP_PX)
+        self.resolution = QgsDoubleSpinBox()
+        self.resolution.setObjectName("export_resolution")
+        self.resolution.setDecimals(3)
+        self.resolution.setRange(0.0, 1000.0)
+        self.resolution.setSingleStep(0.05)
+        self.resolution.setSuffix(tr(" m"))
+        self.resolution.setClearValue(0.0, tr("as the run read it"))
+        self.scene = QgsMapLayerComboBox()
+        self.scene.setObjectName("export_scene")
+        self.scene.setFilters(RASTER_LAYERS)
+        self.scene.setAllowEmptyLayer(True, tr("the one of the run"))
+        self.scene.setLayer(None)
+        self._rule = QuietLabel()
+        self.export_button = QPushButton(tr("Export"))
+        self.export_button.setObjectName("export_run")
+        self.work = WorkLine()
+        self.summary_button = QPushButton(tr("Summary (CSV)..."))
+        self.summary_button.setObjectName("export_summary")
+        self.summary_button.setToolTip(tr("Numbers of objects and their areas on the ground, by class and status"))
+        self.report_button = QPushButton(tr("Report (PDF)..."))
+        self.report_button.setObjectName("export_report")
+        self.report_button.setToolTip(tr("A page to print: the map as it is shown, numbers and areas, how far it is"))
+        self._build()
+        self._recall()
+
+        self.format.currentIndexChanged.connect(self._format_changed)
+        self.export_button.clicked.connect(self.export)
+        self.summary_button.clicked.connect(self._ask_summary)
+        self.report_button.clicked.connect(self._ask_report)
+        self.work.busy_changed.connect(self._enable)
+        self.file.fileChanged.connect(self._enable)
+        desk.shown_changed.connect(self._show)
+        desk.reviewed_changed.connect(self._another_layer)
+        self._format_changed()
+        self._show()
+
+    def export(self) -> None:
+        """Write the file that is chosen, in the background."""
+        if self.work.busy or self._desk.reviewed is None:
+            return
+        kind, session = self.kind(), self._desk.session
+        output = kind.output(self.file.filePath().strip())
+        if not self._may_write(kind, output):
+            return
+        ids = chosen(session, self.objects.currentData())
+        layer = self._desk.reviewed.layer
+        params: dict[str, Any] = {"output": str(output)}
+        if kind.name in (CHIPS, COCO):
+            chosen_scene = self.scene.currentLayer()
+            params["scene"] = self._desk.scene() if chosen_scene is None else local_file(chosen_scene)
+            if chosen_scene is not None and params["scene"] is None:
+                self.work.warn(tr("Layer “{}” is no file, and has no pixels to cut.").format(chosen_scene.name()))
+                return
+        if kind.name == CHIPS:
+            snapshot = LayerSnapshot(layer, None, session.objects, statuses_for_chips(session, ids))
+            params.update(accepted=True, chip_px=self.chip_px.value(), resolution_m=self.resolution.value() or None)
+        else:
+            snapshot = LayerSnapshot(layer, ids, session.objects)
+        self._remember()
+
+        def work(task) -> dict[str, Any]:
+            with tempfile.TemporaryDirectory(prefix="rs4d-") as folder:
+                path = Path(folder) / "objects.gpkg"
+                snapshot.write(path, task)
+                return ask_engine(task, "export", {"layer": str(path), **params}, {path: snapshot.name})
+
+        self.work.start(tr("Export {}").format(snapshot.name), work, lambda result: self._done(result, len(ids)))
+
+    def write_summary(self, path: str) -> bool:
+        """Write the numbers of all objects as CSV; an existing file is replaced when the new one is whole."""
+        text = to_csv(summarize(self._desk.session.objects.values()))
+        file = QSaveFile(path)
+        # With a mark, by which spreadsheets know the encoding.
+        written = file.open(QIODevice.OpenModeFlag.WriteOnly) and file.write(text.encode("utf-8-sig")) >= 0
+        if not (written and file.commit()):
+            self.work.warn(tr("{} could not be written ({}): choose another place").format(path, file.errorString()))
+            return False
+        self.work.say(tr("The summary is in {}.").format(path), "/mIconSuccess.svg")
+        return True
+
+    def write_report(self, path: str) -> None:
+        """Write the report as PDF. The map is drawn in the background."""
+        if self._desk.reviewed is None or self._report is not None:
+            return
+        self._report = Report(self._desk, self._iface.mapCanvas(), path, self)
+        self._report.done.connect(self._report_done)
+        self.work.say(tr("Drawing the map..."))
+        self._enable()
+        self._report.start()
+
+    def kind(self) -> Format:
+        """The format that is chosen."""
+        return self.format.currentData()
+
+    def _build(self) -> None:
+        for combo in (self.objects, self.format, self.scene):
+            combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._form = QFormLayout()
+        self._form.addRow(tr("Objects"), self.objects)
+        self._form.addRow(tr("Format"), self.format)
+        self._form.addRow(tr("Chip size"), self.chip_px)
+        self._form.addRow(tr("Resolution"), self.resolution)
+        self._form.addRow(tr("Scene"), self.scene)
+        self._form.addRow(tr("File"), self.file)
+        line = QHBoxLayout()
+        line.addStretch(1)
+        line.addWidget(self.export_button)
+        group = QGroupBox(tr("Objects to a file"))
+        inside = QVBoxLayout(group)
+        inside.addLayout(self._form)
+        inside.addWidget(self._rule)
+        inside.addLayout(line)
+        numbers = QGroupBox(tr("Numbers and areas"))
+        buttons = QHBoxLayout(numbers)
+        buttons.addWidget(self.summary_button)
+        buttons.addWidget(self.report_button)
+        buttons.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.addWidget(group)
+        layout.addWidget(numbers)
+        layout.addWidget(self.work)
+        layout.addStretch(1)
+
+    def _show(self) -> None:
+        session = self._desk.session
+        labels = {
+            NOT_REJECTED: tr("All but rejected ({})"),
+            ACCEPTED_ONLY: tr("Accepted only ({})"),
+            SHOWN: tr("What the queue shows ({})"),
+        }
+        for row in range(self.objects.count()):
+            which = self.objects.itemData(row)
+            self.objects.setItemText(row, labels[which].format(spaced(len(chosen(session, which)))))
+        self._enable()
+
+    def _another_layer(self) -> None:
+        if not self.work.busy:
+            self.work.say("")
+        self._enable()
+
+    def _enable(self) -> None:
+        free = self._desk.reviewed is not None and not self.work.busy and self._report is None
+        self.export_button.setEnabled(free and bool(self.file.filePath().strip()))
+        self.summary_button.setEnabled(self._desk.reviewed is not None)
+        self.report_button.setEnabled(free)
+
+    def _format_changed(self) -> None:
+        kind = self.kind()
+        for widget, shown in (
+            (self.chip_px, kind.name == CHIPS),
+            (self.resolution, kind.name == CHIPS),
+            (self.scene, kind.name in (CHIPS, COCO)),
+        ):
+            widget.setVisible(shown)
+            self._form.labelForField(widget).setVisible(shown)
+        if kind.suffix:
+            self.file.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
+            self.file.setFilter(f"{kind.label} (*{kind.suffix})")
+        else:
+            self.file.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
+        self._form.labelForField(self.file).setText(tr("File") if kind.suffix else tr("Folder"))
+        typed = self.file.filePath().strip()
+        if typed:
+            self.file.setFilePath(str(Path(typed).with_suffix(kind.suffix)))
+        self._rule.say(_rule(kind))
+
+    def _may_write(self, kind: Format, output: Path) -> bool:
+        """Nothing that is there is replaced without the analyst's word."""
+        there = output.parent if kind.name == CHIPS else output
+        if not there.exists() or not kind.replaceable:
+            return True  # what cannot be replaced is refused by the engine, which says why
+        buttons = QMessageBox.StandardButton
+        question = tr("{} is there already. Replace it?").format(there)
+        return QMessageBox.question(self, tr("Export"), question, buttons.Yes | buttons.No, buttons.No) == buttons.Yes
+
+    def _done(self, result: dict[str, Any], wanted: int) -> None:
+        classes = ", ".join(f"{class_label(name)} {spaced(found)}" for name, found in result["by_class"].items())
+        objects = count(result["instances"], tr("object"), tr("objects"))
+        told = tr("{} of {} are in {}").format(objects, spaced(wanted), result["output"])
+        if "chips" in result:
+            told += tr(", on {}").format(count(result["chips"], tr("chip"), tr("chips")))
+        lines = [f"{told}{f' ({classes})' if classes else ''}.", *(f"– {note}" for note in result["notes"])]
+        self.work.say("\n".join(lines), "/mIconSuccess.svg")
+
+    def _ask_summary(self) -> None:
+        path = self._ask_file(tr("Summary"), "CSV (*.csv)", ".csv")
+        if path:
+            self.write_summary(path)
+
+    def _ask_report(self) -> None:
+        path = self._ask_file(tr("Report"), "PDF (*.pdf)", ".pdf")
+        if path:
+            self.write_report(path)
+
+    def _ask_file(self, title: str, kinds: str, suffix: str) -> str:
+        folder = Path(self._kept().get("folder") or QgsProject.instance().absolutePath() or Path.home())
+        start = folder / f"{self._desk.reviewed.layer.name()}{suffix}".replace("/", "_").replace(":", ".")
+        dialog = QFileDialog(self, title, str(start.parent), kinds)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix(suffix)  # before it asks whether to replace a file of that name
+        dialog.selectFile(start.name)
+        if not dialog.exec():
+            return ""
+        path = dialog.selectedFiles()[0]
+        set_last(_LAST, {**self._kept(), "folder": str(Path(path).parent)})
+        return path
+
+    def _report_done(self, problem: str) -> None:
+        path, self._report = self._report.path, None
+        if problem:
+            self.work.warn(problem)
+        else:
+            self.work.say(tr("The report is in {}.").format(path), "/mIconSuccess.svg")
+        self._enable()
+
+    def _remember(self) -> None:
+        set_last(
+            _LAST,
+            {
+                **self._kept(),
+                "objects": self.objects.currentData(),
+                "format": self.kind().name,
+                "chip_px": self.chip_px.value(),
+                "resolution_m": self.resolution.value(),
+                "folder": str(Path(self.file.filePath().strip()).parent),
+            },
+        )
+
+    def _recall(self) -> None:
+        kept = self._kept()
+        self.objects.setCurrentIndex(max(0, self.objects.findData(kept.get("objects"))))
+        for row in range(self.format.count()):
+            if self.format.itemData(row).name == kept.get("format"):
+                self.format.setCurrentIndex(row)
+        for spin, name in ((self.chip_px, "chip_px"), (self.resolution, "resolution_m")):
+            if isinstance(kept.get(name), (int, float)):
+                spin.setValue(kept[name])
+        self.file.setDefaultRoot(str(kept.get("folder") or ""))
+
+    @staticmethod
+    def _kept() -> dict[str, Any]:
+        kept = last(_LAST, {})
+        return kept if isinstance(kept, dict) else {}
+
+
+def _rule(kind: Format) -> str:
+    if kind.name == CHIPS:
+        return tr(
+            "Chips are cut where the layer shows something. What is rejected is background; what is not exported, and "
+            "pieces that an edge leaves too little of, are places to ignore."
+        )
+    if kind.name == "shp":
+        return tr("Names of fields are cut to 10 bytes.")
+    return ""
