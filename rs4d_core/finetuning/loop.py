@@ -1,6 +1,7 @@
 """Train a segmenter by a recipe: resumable to the bit, on the devices that Lightning Fabric knows."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
             # A step is not left half done, and a checkpoint is written before the run ends.
             stop.be_graceful()
             batches = load_batches(data, recipe, run.state.step, fabric.global_rank, fabric.world_size)
-            finished = run.run(batches, journal, stop)
+            # Closed: on the way out through an error, its workers would else be waited for, and never end.
+            with closing(batches):
+                finished = run.run(batches, journal, stop)
     final, best = folder / "final.safetensors", folder / "best.safetensors"
     if finished and fabric.is_global_zero:
         run.write_model(final)

@@ -34,7 +34,7 @@ def load_numbered(
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
-    return iter(loader)
+    yield from loader
 
 
 def _prepare_worker(_: int) -> None:

@@ -42,7 +42,10 @@ class TrainingRun(ABC):
         state: the counters.
         average: the averaged weights, as a model in evaluation mode.
         memory: tensors that a checkpoint keeps besides the weights.
+        measures_start: whether the model is measured before the first step as well.
     """
+
+    measures_start = False
 
     def __init__(
         self, fabric: Fabric, recipe: Any, folder: Path, model: nn.Module, losses: nn.Module, state: Counters
@@ -77,7 +80,7 @@ class TrainingRun(ABC):
     def measures(self) -> bool:
         """Whether there is anything to measure on."""
 
-    def learned(self, values: dict[str, float]) -> None:  # noqa: B027 (most runs have nothing to do here)
+    def learned(self, values: dict[str, float], journal: Journal) -> None:  # noqa: B027 (not every run has a use for it)
         """Told after every step that was taken: the losses, as means over all processes."""
 
     def restore(self, checkpoint: Path) -> None:
@@ -142,7 +145,7 @@ class TrainingRun(ABC):
             for name, value in {**values, "grad_norm": float(norm)}.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.summed += 1
-            self.learned(values)
+            self.learned(values, journal)
         else:
             state.skipped += 1
             state.skipped_in_a_row += 1
@@ -176,7 +179,8 @@ class TrainingRun(ABC):
 
     def _evaluation_due(self) -> bool:
         step, settings = self.state.step, self._recipe
-        due = step == settings.optimization.steps or (step > 0 and step % settings.evaluation.every == 0)
+        due = step == settings.optimization.steps or step % settings.evaluation.every == 0
+        due = due and (step > 0 or self.measures_start)
         return due and self.state.evaluated_step != step and self.measures()
 
     def _evaluate(self, journal: Journal, stop: Interruption) -> bool:
