@@ -1,14 +1,17 @@
 """Measure a model on labelled images, by COCO's average precision of boxes and masks.
 
-    python training/evaluate.py --model MODEL --images DIR --annotations FILE [--json]
-    python training/evaluate.py --model MODEL --synthetic 50 [--json]
+    python training/evaluate.py --model MODEL --images DIR --annotations FILE [--page PAGE.html] [--json]
+    python training/evaluate.py --model MODEL --synthetic 50 [--page PAGE.html] [--json]
 
-Exit status: 0 done, 2 bad input, 130 interrupted.
+With --page, it also writes one HTML file: the figures by size and by class, precision-recall curves, the best and the
+worst images with truth and predictions, the model's card. Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
 import argparse
 import json
+import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -18,7 +21,8 @@ from rich.progress import track
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.errors import OptionError, RS4DError
-from rs4d_core.evaluation.coco_metrics import CocoMetrics, measure
+from rs4d_core.evaluation.coco_metrics import CocoMetrics, Comparison
+from rs4d_core.evaluation.page import Measurement, write_page
 from rs4d_core.evaluation.predict_samples import predict_samples
 from rs4d_core.finetuning.data import fresh_scenes
 from rs4d_core.models.checkpoint import LoadedModel, load_model
@@ -39,8 +43,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=20_000, help="of the generated scenes (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="of torch (default: as torch takes them)")
+    parser.add_argument("--page", type=Path, metavar="PAGE.html", help="also write a page that shows all of it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
+
+
+def _check_page(page: Path | None) -> None:
+    """See, before anything is measured, that the page can be written."""
+    if page is not None and page.suffix.lower() != ".html":
+        raise OptionError(f"--page {page} must end in .html")
+    if page is not None and not page.parent.is_dir():
+        raise OptionError(f"--page {page}: there is no folder {page.parent}; make it, or give another place")
 
 
 def _class_map(text: str) -> dict[str, str]:
@@ -80,6 +93,7 @@ def _print(metrics: CocoMetrics) -> None:
 def main() -> int:
     arguments = _arguments()
     try:
+        _check_page(arguments.page)
         if arguments.threads is not None:
             if arguments.threads < 1:
                 raise OptionError(f"--threads is {arguments.threads}: give 1 or more")
@@ -88,7 +102,12 @@ def main() -> int:
         samples = _samples(arguments, model)
         console = Console(stderr=True)
         shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
-        metrics = measure(list(predict_samples(model.predict, shown)), samples, model.card.classes)
+        predictions = list(predict_samples(model.predict, shown))
+        comparison = Comparison(predictions, samples, model.card.classes)
+        if arguments.page is not None:
+            source = str(arguments.annotations or f"generated scenes, seed {arguments.seed}")
+            command, time = shlex.join(["python", *sys.argv]), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+            write_page(Measurement(model, samples, predictions, source, command, time), comparison, arguments.page)
     except RS4DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -96,9 +115,12 @@ def main() -> int:
         print("interrupted: nothing was measured", file=sys.stderr)
         return 130
     if arguments.json:
-        print(json.dumps(metrics.to_json()))
+        page = {} if arguments.page is None else {"page": str(arguments.page)}
+        print(json.dumps(comparison.metrics.to_json() | page))
     else:
-        _print(metrics)
+        _print(comparison.metrics)
+        if arguments.page is not None:
+            print(arguments.page)
     return 0
 
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -53,8 +53,10 @@ class ClassMetrics:
     instances: int
     box_ap: float | None
     box_ap50: float | None
+    box_ap75: float | None
     mask_ap: float | None
     mask_ap50: float | None
+    mask_ap75: float | None
     best_score: float | None
 
 
@@ -72,8 +74,34 @@ class CocoMetrics:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ImageResult:
+    """How the instances of one image compare with its truth at IoU 0.5: of masks, or of boxes where no mask is known.
+
+    Attributes:
+        right, wrong: indices of the instances that are counted, by whether they are a true one.
+        found, missed: indices of the sample's annotations, without what is to be ignored.
+    """
+
+    right: tuple[int, ...]
+    wrong: tuple[int, ...]
+    found: tuple[int, ...]
+    missed: tuple[int, ...]
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None where there was nothing to find and nothing was found."""
+        total = 2 * len(self.right) + len(self.wrong) + len(self.missed)
+        return 2 * len(self.right) / total if total else None
+
+
 def measure(predictions: Sequence[Instances], samples: Sequence[Sample], classes: Sequence[str]) -> CocoMetrics:
-    """Compare predictions with the truth, image by image.
+    """The figures of a `Comparison`, which see."""
+    return Comparison(predictions, samples, classes).metrics
+
+
+class Comparison:
+    """Predictions compared with the truth, image by image.
 
     - A class counts only in images whose data set labels it: elsewhere its detections are neither right nor wrong.
     - Detections inside a crowd region are not punished.
@@ -86,37 +114,67 @@ def measure(predictions: Sequence[Instances], samples: Sequence[Sample], classes
     Raises:
         OptionError: the numbers of predictions and samples differ.
     """
-    if len(predictions) != len(samples):
-        raise OptionError(f"{len(predictions)} predictions for {len(samples)} images: give one for each")
-    images = [{"id": i, "width": s.width, "height": s.height} for i, s in enumerate(samples, 1)]
-    categories = [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
-    truth = [_truth(i, sample, annotation) for i, sample in enumerate(samples, 1) for annotation in sample.annotations]
-    found = [
-        detection
-        for i, (instances, sample) in enumerate(zip(predictions, samples, strict=True), 1)
-        for detection in _detections(i, sample, instances)
-    ]
-    for number, entry in enumerate(truth, 1):
-        entry["id"] = number
-    for_masks = [{**entry, "iscrowd": int(entry["iscrowd"] or entry["box_only"])} for entry in truth]
-    box = _Evaluated("bbox", images, categories, truth, found)
-    mask = _Evaluated("segm", images, categories, for_masks, found)
-    return CocoMetrics(
-        images=len(samples),
-        box=box.overall(),
-        mask=mask.overall(),
-        by_class={
-            name: ClassMetrics(
-                instances=sum(e["category_id"] == k + 1 and not e["iscrowd"] for e in truth),
-                box_ap=box.precision(label=k),
-                box_ap50=box.precision(label=k, iou=0.5),
-                mask_ap=mask.precision(label=k),
-                mask_ap50=mask.precision(label=k, iou=0.5),
-                best_score=mask.best_score(k) if mask.precision(label=k) is not None else box.best_score(k),
-            )
-            for k, name in enumerate(classes)
-        },
-    )
+
+    def __init__(self, predictions: Sequence[Instances], samples: Sequence[Sample], classes: Sequence[str]) -> None:
+        if len(predictions) != len(samples):
+            raise OptionError(f"{len(predictions)} predictions for {len(samples)} images: give one for each")
+        self._samples, self._classes = samples, classes
+        images = [{"id": i, "width": s.width, "height": s.height} for i, s in enumerate(samples, 1)]
+        categories = [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
+        self._truth = [
+            {**_truth(i, sample, annotation), "place": place}
+            for i, sample in enumerate(samples, 1)
+            for place, annotation in enumerate(sample.annotations)
+        ]
+        self._detections = [
+            detection
+            for i, (instances, sample) in enumerate(zip(predictions, samples, strict=True), 1)
+            for detection in _detections(i, sample, instances)
+        ]
+        for number, entry in enumerate(self._truth, 1):
+            entry["id"] = number
+        for_masks = [{**entry, "iscrowd": int(entry["iscrowd"] or entry["box_only"])} for entry in self._truth]
+        self._box = _Evaluated("bbox", images, categories, self._truth, self._detections)
+        self._mask = _Evaluated("segm", images, categories, for_masks, self._detections)
+
+    @property
+    def metrics(self) -> CocoMetrics:
+        """Box and mask precision over all classes, and class by class."""
+        box, mask = self._box, self._mask
+        return CocoMetrics(
+            images=len(self._samples),
+            box=box.overall(),
+            mask=mask.overall(),
+            by_class={
+                name: ClassMetrics(
+                    instances=sum(e["category_id"] == k + 1 and not e["iscrowd"] for e in self._truth),
+                    box_ap=box.precision(label=k),
+                    box_ap50=box.precision(label=k, iou=0.5),
+                    box_ap75=box.precision(label=k, iou=0.75),
+                    mask_ap=mask.precision(label=k),
+                    mask_ap50=mask.precision(label=k, iou=0.5),
+                    mask_ap75=mask.precision(label=k, iou=0.75),
+                    best_score=mask.best_score(k) if mask.precision(label=k) is not None else box.best_score(k),
+                )
+                for k, name in enumerate(self._classes)
+            },
+        )
+
+    def curves(self, kind: Literal["box", "mask"]) -> dict[str, np.ndarray]:
+        """Precision `(101,)` at the recalls 0, 0.01, ... 1 and IoU 0.5, for each class with instances to find."""
+        evaluated = self._box if kind == "box" else self._mask
+        found = {name: evaluated.curve(label) for label, name in enumerate(self._classes)}
+        return {name: curve for name, curve in found.items() if curve is not None}
+
+    def by_image(self, least_scores: Sequence[float]) -> list[ImageResult]:
+        """What is right, wrong and missed in each image, of instances with their class's least score or more."""
+        evaluated = self._mask if self._mask.precision() is not None else self._box
+        lists: list[tuple[list[int], ...]] = [([], [], [], []) for _ in self._samples]
+        tables = (self._detections, self._detections, self._truth, self._truth)
+        for image_id, matches in evaluated.matches(least_scores):
+            for collected, table, ids in zip(lists[image_id - 1], tables, matches, strict=True):
+                collected += [table[number - 1]["place"] for number in ids]
+        return [ImageResult(*map(tuple, entry)) for entry in lists]
 
 
 def _truth(image_id: int, sample: Sample, annotation: Annotation) -> dict[str, Any]:
@@ -153,7 +211,7 @@ def _detections(image_id: int, sample: Sample, instances: Instances) -> list[dic
         instances.masks,
         strict=True,
     )
-    for (x0, y0, x1, y1), score, label, patch in rows:
+    for place, ((x0, y0, x1, y1), score, label, patch) in enumerate(rows):
         if sample.annotated[label]:
             pasted = paste_mask(patch, sample.width, sample.height) >= MASK_THRESHOLD
             detections.append(
@@ -163,6 +221,7 @@ def _detections(image_id: int, sample: Sample, instances: Instances) -> list[dic
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "segmentation": mask_utils.encode(np.asfortranarray(pasted)),
                     "score": score,
+                    "place": place,
                 }
             )
     return detections
@@ -196,6 +255,7 @@ class _Evaluated:
             run.params.maxDets = [MOST_DETECTIONS]
             run.evaluate()
             run.accumulate()
+        self._run = run
         self._ious = run.params.iouThrs
         self._recalls = run.params.recThrs
         # (IoU, recall, class), and with the size at place 3 for precision; -1 where there is nothing to find.
@@ -221,6 +281,32 @@ class _Evaluated:
             table = table[:, :, label]
         known = table[table > -1]
         return float(known.mean()) if known.size else None
+
+    def curve(self, label: int) -> np.ndarray | None:
+        """Precision `(101,)` by recall at IoU 0.5; None where there is nothing to find."""
+        curve = self._precision[0, :, label, 0]
+        return curve if (curve > -1).all() else None
+
+    def matches(
+        self, least_scores: Sequence[float]
+    ) -> Iterator[tuple[int, list[int], list[int], list[int], list[int]]]:
+        """For images and classes with anything in them: the image's id; ids of right and of wrong detections, of found
+        and of missed truths, at IoU 0.5.
+
+        Detections are matched best first: what a lower score would have matched changes nothing above it.
+        """
+        for entry in self._run.evalImgs:
+            if entry is None or entry["aRng"] != self._run.params.areaRng[0]:
+                continue
+            counted = np.array(entry["dtScores"]) >= least_scores[entry["category_id"] - 1]
+            counted &= ~entry["dtIgnore"][0].astype(bool)
+            matched = entry["dtMatches"][0].astype(int)
+            ids = np.array(entry["dtIds"], dtype=int)
+            found = {int(number) for number in matched[counted & (matched > 0)]}
+            wanted = [number for number, ignored in zip(entry["gtIds"], entry["gtIgnore"], strict=True) if not ignored]
+            right, wrong = (ids[counted & side].tolist() for side in (matched > 0, matched == 0))
+            missed = [number for number in wanted if number not in found]
+            yield entry["image_id"], (right, wrong, sorted(found), missed)
 
     def best_score(self, label: int) -> float | None:
         """The score at the point of the precision-recall curve at IoU 0.5 where F1 is largest."""
