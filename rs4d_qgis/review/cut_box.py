@@ -83,6 +83,9 @@ class CutBox(QgsCollapsibleGroupBox):
         self._queue.setSingleShot(True)
         self._queue.setInterval(_MS_UNTIL_QUEUE)
         self._queue.timeout.connect(self._line_up)
+        self._canvas = desk.iface.mapCanvas()
+        self._behind = False
+        self._canvas.mapCanvasRefreshed.connect(self._drawn)
         desk.reviewed_changed.connect(self._another_layer)
         desk.shown_changed.connect(self._show)
         self._another_layer()
@@ -95,6 +98,7 @@ class CutBox(QgsCollapsibleGroupBox):
 
     def _another_layer(self) -> None:
         self._queue.stop()
+        self._behind = False
         self._version = -1
         self._cuts = dict(self._desk.session.filters.cuts)
         self._show()
@@ -112,9 +116,21 @@ class CutBox(QgsCollapsibleGroupBox):
                 self._cuts[each] = cut
             else:
                 self._cuts.pop(each, None)
-        look.set_cuts(self._desk.reviewed.layer, self._cuts)
         self._show_cut()
+        self._redraw()
         self._queue.start()
+
+    def _redraw(self) -> None:
+        """Have the map show the cut. A drawing that is on goes on first: dragging would begin it anew at each step."""
+        if self._canvas.isDrawing():
+            self._behind = True
+            return
+        self._behind = False
+        look.set_cuts(self._desk.reviewed.layer, self._cuts)
+
+    def _drawn(self) -> None:
+        if self._behind and self._desk.reviewed is not None:
+            self._redraw()
 
     def _line_up(self) -> None:
         self._queue.stop()
