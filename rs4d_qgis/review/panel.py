@@ -13,6 +13,7 @@ from rs4d_qgis.review.cut_box import CutBox
 from rs4d_qgis.review.decide_box import DecideBox
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.export_box import ExportBox
 from rs4d_qgis.review.fields import missing_fields
 from rs4d_qgis.review.keys_dialog import KeysDialog
 from rs4d_qgis.review.layer_row import LayerRow
@@ -49,6 +50,7 @@ class ReviewDock(QgsDockWidget):
         self.decisions = DecideBox(self.desk)
         self.classes = ClassTable(self.desk)
         self.cut = CutBox(self.desk)
+        self.export = ExportBox(self.desk, iface)
         self.saving = SavingLine(self.desk)
         self._build()
 
@@ -117,6 +119,7 @@ class ReviewDock(QgsDockWidget):
         self.tabs.setDocumentMode(True)
         self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tabs.addTab(PanelScroll(desk), tr("Review"))
+        self.tabs.addTab(PanelScroll(self.export), tr("Export"))
         page = QWidget()
         whole = QVBoxLayout(page)
         whole.addLayout(top)

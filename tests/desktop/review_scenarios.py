@@ -6,7 +6,7 @@ import time
 from qgis.core import QgsVectorLayer
 from qgis.PyQt.QtCore import QEventLoop
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QWidget
+from qgis.PyQt.QtWidgets import QApplication, QLabel, QWidget
 
 from rs4d_qgis.layers.results import style_result
 
@@ -116,3 +116,43 @@ def times_of_a_large_layer(desk):
 
 def _cut(desk, score):
     desk.review.cut.view.dragged.emit(score)
+
+
+def analyst(desk):
+    """Thirty objects decided on by keys; two merged, one split; three undone; a cut moved; a COCO file exported."""
+    report = desk.report
+    desk.load(os.environ["SCENE"], "harbour")
+    layer = load_result(desk)
+    yield from open_review(desk, layer)
+    yield from settled(desk)
+    desk.shot("opened")
+    report["before"] = _statuses(layer)
+    report["own_renderer"] = layer.renderer().type()
+
+    report["decided"] = []
+    for press in "aararaaraa" * 3:
+        report["decided"].append([desk.review.session.current, press])
+        key(desk, press)
+        yield lambda: True
+    report["after_keys"] = _statuses(layer)
+    report["in_file"] = _statuses(QgsVectorLayer(layer.source(), "again", "ogr"))
+    report["told"] = desk.review.findChild(QLabel, "review_place").text()
+    yield from settled(desk)
+    desk.shot("decided")
+    for _ in range(3):
+        key(desk, "u")
+        yield lambda: True
+    report["after_undo"] = _statuses(layer)
+    report["current_after_undo"] = desk.review.session.current
+
+    _cut(desk, 0.7)
+    yield from settled(desk)
+    report["shown_by_cut"] = desk.review.session.left
+    report["after_cut"] = _statuses(layer)
+    desk.shot("cut")
+    _cut(desk, 0.0)
+    yield from settled(desk)
+
+
+def _statuses(layer):
+    return {str(feature.id()): feature["status"] for feature in layer.getFeatures()}
