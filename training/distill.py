@@ -2,6 +2,9 @@
 
     python training/distill.py training/recipes/distill-base.toml --data IMAGES --runs runs
 
+With --ablation, it distils for every noise, mask and schedule of the recipe's [ablation], in RUNS/NAME-ablation, and
+writes the figures to ablation.csv and ablation.md there.
+
 The run folder, RUNS/NAME, holds the recipe as run, log.txt, metrics.jsonl, curve.png, maps.png, checkpoints/, and the
 encoder, encoder.safetensors, which a recipe of training/finetune.py starts from (model.encoder). Several GPUs:
 --set running.devices=8. Exit status: 0 done, 2 bad input, 130 interrupted with a checkpoint written.
@@ -11,8 +14,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rs4d_core.errors import RS4DError
+
+if TYPE_CHECKING:
+    from rs4d_core.distillation.recipe import DistillationRecipe
 
 
 def _arguments() -> argparse.Namespace:
@@ -24,8 +31,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="A.B=C", help="another value for a setting of the recipe"
     )
+    parser.add_argument("--ablation", action="store_true", help="distil for every noise, mask and schedule of a grid")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser.parse_args()
+
+
+def _ablate(arguments: argparse.Namespace, recipe: "DistillationRecipe", folder: Path) -> int:
+    from rs4d_core.distillation.ablation import run_ablation
+    from rs4d_core.interruption import Interruption
+
+    command = [sys.executable, __file__, "--data", str(arguments.data)]
+    folder = folder.with_name(f"{folder.name}-ablation")
+    with Interruption():
+        result = run_ablation(recipe, arguments.recipe, arguments.set, command, folder)
+    if arguments.json:
+        print(json.dumps(vars(result), default=str))
+    else:
+        print(result.markdown)
+    return 130 if result.interrupted else 0
 
 
 def main() -> int:
@@ -35,7 +58,10 @@ def main() -> int:
         from rs4d_core.distillation.recipe import read_distillation_recipe
 
         recipe = read_distillation_recipe(arguments.recipe, arguments.set)
-        result = distil(recipe, arguments.data, arguments.runs / (arguments.name or recipe.student.name))
+        folder = arguments.runs / (arguments.name or recipe.student.name)
+        if arguments.ablation:
+            return _ablate(arguments, recipe, folder)
+        result = distil(recipe, arguments.data, folder)
     except RS4DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -46,9 +72,7 @@ def main() -> int:
         print("interrupted: the last checkpoint is kept", file=sys.stderr)
         return 130
     if arguments.json and result.reports:
-        shown = {name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()}
-        shown.pop("reports")
-        print(json.dumps(shown))
+        print(json.dumps(result.to_json()))
     elif result.reports and result.encoder is not None:
         print(result.encoder)
     return 130 if result.interrupted else 0

@@ -1,10 +1,12 @@
 """Distil a teacher's encoder into a student's, by a recipe: resumable to the bit."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from rs4d_core.distillation.map_cache import MapCache
 from rs4d_core.distillation.pictures import draw_curve, draw_maps
 from rs4d_core.distillation.recipe import DistillationRecipe
 from rs4d_core.distillation.teacher import Teacher, open_teacher
-from rs4d_core.distillation.views import ImageFile, View, find_images, save_images, saved_images, split, views_of
+from rs4d_core.distillation.views import ImageFile, View, find_images, images_as_json, saved_images, split, views_of
 from rs4d_core.errors import OutputError, RS4DError
 from rs4d_core.interruption import Interruption
 from rs4d_core.models.config import preset
@@ -29,8 +31,10 @@ from rs4d_core.runs.folder import prepare_folder
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.loading import load_numbered
 from rs4d_core.runs.loop import Counters, TrainingRun
+from rs4d_core.whole_file import write_whole
 
 ENCODER_FILE = "encoder.safetensors"
+RESULT_FILE = "result.json"
 _FREE_SECTIONS = ("running.", "evaluation.", "ablation.", "teacher.cache")
 """Settings that a resumed run may change: they do not touch the weights."""
 _DRAWN_MAPS = 4
@@ -60,6 +64,11 @@ class DistillationResult:
     unreadable: int
     interrupted: bool
     reports: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain numbers and strings."""
+        fields = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        return {name: value for name, value in fields.items() if name != "reports"}
 
 
 @dataclass
@@ -93,8 +102,8 @@ def distil(recipe: DistillationRecipe, data_root: Path, folder: Path) -> Distill
     """Run the recipe in the run folder `folder`, or go on from its last checkpoint.
 
     The folder holds the recipe as run, `images.json` (the images found when the run began), `log.txt`,
-    `metrics.jsonl`, `checkpoints/`, `curve.png`, `maps.png` and `encoder.safetensors`. The first Ctrl-C or SIGTERM ends
-    the run after the step at hand, with a checkpoint.
+    `metrics.jsonl`, `checkpoints/`, `curve.png`, `maps.png`, `encoder.safetensors` and, at the end, `result.json`. The
+    first Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint.
 
     Raises:
         RecipeError: the folder holds a run of another recipe.
@@ -140,7 +149,7 @@ def distil(recipe: DistillationRecipe, data_root: Path, folder: Path) -> Distill
                 run.write_encoder()
     written = folder / ENCODER_FILE
     state = run.state
-    return DistillationResult(
+    result = DistillationResult(
         folder,
         state.step,
         written if written.exists() else None,
@@ -152,6 +161,16 @@ def distil(recipe: DistillationRecipe, data_root: Path, folder: Path) -> Distill
         interrupted=not finished,
         reports=fabric.is_global_zero,
     )
+    if finished and result.reports:
+        _write(folder / RESULT_FILE, json.dumps(result.to_json(), indent=1).encode())
+    return result
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error}): make room, then start again") from error
 
 
 def _images(
@@ -162,10 +181,7 @@ def _images(
     with fabric.rank_zero_first():
         if not listed.exists():
             found = find_images(data_root, recipe.images.folders, recipe.images.bands)
-            try:
-                save_images(listed, *found)
-            except OSError as error:
-                raise OutputError(f"cannot write {listed} ({error}): make room, then start again") from error
+            _write(listed, images_as_json(*found))
         return saved_images(listed)
 
 

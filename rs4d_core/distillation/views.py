@@ -14,8 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from rs4d_core.errors import DatasetError, RS4DError
 from rs4d_core.models.encoder import PATCH
 from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import MIN_OVERLAP_PX, Window, plan
-from rs4d_core.whole_file import write_whole
+from rs4d_core.scenes.windows import Window
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
@@ -79,14 +78,14 @@ def find_images(
     return images, unreadable
 
 
-def save_images(path: Path, images: list[ImageFile], unreadable: dict[str, str]) -> None:
-    """Keep a list of images: a run goes on with the very images it began with. Raises OSError."""
+def images_as_json(images: list[ImageFile], unreadable: dict[str, str]) -> bytes:
+    """A list of images to keep: a run goes on with the very images it began with."""
     entries = [[str(image.path), image.width, image.height] for image in images]
-    write_whole(path, json.dumps({"images": entries, "unreadable": unreadable}).encode())
+    return json.dumps({"images": entries, "unreadable": unreadable}).encode()
 
 
 def saved_images(path: Path) -> tuple[list[ImageFile], dict[str, str]]:
-    """What `save_images` kept.
+    """The list that `images_as_json` made.
 
     Raises:
         DatasetError: the file is damaged.
@@ -120,7 +119,14 @@ def views_of(image: ImageFile, size: int) -> list[View]:
     """
     if max(image.width, image.height) <= _FIT * size:
         return [View(image, None)]
-    return [View(image, window) for window in plan(image.width, image.height, size, MIN_OVERLAP_PX)]
+    width, height = min(size, image.width), min(size, image.height)
+    starts = [(col, row) for row in _starts(image.height, size) for col in _starts(image.width, size)]
+    return [View(image, Window(col, row, width, height)) for col, row in starts]
+
+
+def _starts(side: int, size: int) -> list[int]:
+    """As few windows along a side as cover it, evenly spread."""
+    return np.linspace(0, max(side - size, 0), -(-side // size)).round().astype(int).tolist()
 
 
 def read_view(view: View, size: int, bands: tuple[int, ...] | None) -> Pixels:

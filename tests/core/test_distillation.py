@@ -1,0 +1,250 @@
+"""Distillation runs, as a user starts them."""
+
+import csv
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from rs4d_core.distillation.ablation import cells_of
+from rs4d_core.distillation.loop import distil
+from rs4d_core.distillation.map_cache import MapCache, map_key
+from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
+from rs4d_core.distillation.teacher import open_teacher
+from rs4d_core.distillation.views import find_images, read_view, views_of
+from rs4d_core.errors import DatasetError, ModelFileError, RecipeError
+from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.models.config import preset
+from rs4d_core.models.encoder import Encoder
+from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
+from rs4d_core.models.segmenter import Segmenter
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = f"""
+[student]
+name = "pupil"
+preset = "tiny"
+
+[teacher]
+kind = "segmenter"
+source = "{default_model_path()}"
+
+[images]
+held_back = 2
+
+[corruption]
+noise = 30
+mask = 25
+full_at = 0.9
+
+[optimization]
+image_size = 64
+batch = 4
+steps = 16
+lr = 1e-3
+warmup_steps = 3
+precision = "32"
+seed = 5
+
+[evaluation]
+every = 8
+
+[running]
+checkpoint_steps = 3
+log_every = 1
+threads = 1
+workers = 0
+accelerator = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Ten images in two folders: bright squares on a dark, uneven ground; one more is cut short."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        place = folder / "images" / ("a" if number < 5 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(rng.integers(20, 120, (80, 64, 3), dtype=np.uint8))
+        x, y = rng.integers(0, 40, 2).tolist()
+        ImageDraw.Draw(picture).rectangle((x, y, x + 23, y + 23), (200, 180, 160))
+        picture.save(place / f"{number}.png")
+    whole = (folder / "images" / "a" / "3.png").read_bytes()
+    (folder / "images" / "a" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def recipe_of(data: Path, *overrides: str) -> DistillationRecipe:
+    return read_distillation_recipe(data / "recipe.toml", overrides)
+
+
+def metrics_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in ("images_per_second", "seconds")} for line in lines
+    ]
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [line["l1"] for line in metrics_of(folder) if "l1" in line]
+
+
+def start(data: Path, runs: Path, *arguments: str) -> subprocess.Popen:
+    script = ROOT / "training" / "distill.py"
+    command = [sys.executable, script, data / "recipe.toml", "--data", data / "images", "--runs", runs, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """The folder of an unbroken run."""
+    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("whole") / "pupil"
+    distil(recipe_of(data), data / "images", folder)
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_a_run_learns_and_leaves_what_it_promises(data, whole):
+    result = json.loads((whole / "result.json").read_text())
+    assert result["step"] == 16
+    assert result["images"] == 8 + 1
+    assert result["unreadable"] == 1  # found when it was decoded: its header is whole
+    assert result["l1"] < result["start_l1"]
+    lines = [line for line in metrics_of(whole) if "l1" in line]
+    assert lines[0]["noise"] == lines[0]["mask"] == 0
+    assert lines[-1]["noise"] > 0
+    assert lines[-1]["mask"] / lines[-1]["noise"] == pytest.approx(25 / 30, rel=0.01)
+    assert "skipped:" in (whole / "log.txt").read_text()
+    assert (whole / "log.txt").read_text().count("cut.png") == 1
+    for picture in ("curve.png", "maps.png"):
+        with Image.open(whole / picture) as drawn:
+            assert min(drawn.size) > 200
+
+
+def test_a_segmenter_starts_from_the_distilled_encoder(whole):
+    card = read_encoder_card(whole / "encoder.safetensors")
+    assert card.source == "distilled from rs4d-tiny"
+    segmenter = Segmenter(preset("tiny", ("ship",)))
+    before = segmenter.encoder.layers[3].mixer.in_proj.weight.clone()
+    load_encoder_weights(whole / "encoder.safetensors", segmenter.encoder)
+    assert not torch.equal(before, segmenter.encoder.layers[3].mixer.in_proj.weight)
+    with pytest.raises(ModelFileError, match="other dimensions"):
+        load_encoder_weights(whole / "encoder.safetensors", Encoder(preset("small", ("ship",)).encoder))
+
+
+def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp_path):
+    folder = tmp_path / "pupil"
+    for steps in (4, 11):
+        killed = start(data, tmp_path)
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").exists() or len(losses_of(folder)) < steps:
+            assert killed.poll() is None, killed.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.communicate()
+    last = start(data, tmp_path)
+    errors = last.communicate()[1]
+    assert last.returncode == 0, errors
+    assert metrics_of(folder) == metrics_of(whole)
+    assert (folder / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
+
+
+def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(data, whole, tmp_path):
+    both = start(data, tmp_path, "--set", "running.devices=2", "--json")
+    output, errors = both.communicate(timeout=200)
+    assert both.returncode == 0, errors
+    assert json.loads(output)["step"] == 16
+    assert losses_of(tmp_path / "pupil") == pytest.approx(losses_of(whole), rel=1e-4)
+
+
+def test_the_teacher_sees_the_clean_image_and_its_kept_maps_serve_another_student(data, tmp_path):
+    short = "optimization.steps=3", f"teacher.cache={json.dumps(str(tmp_path / 'maps'))}"
+    corrupted = "corruption.schedule=constant", "corruption.noise=100", "corruption.mask=50"
+    recipe = recipe_of(data, *short, *corrupted)
+    one = distil(recipe, data / "images", tmp_path / "one")
+    teacher = open_teacher(recipe.teacher, 64, "cpu", "32")
+    cache = MapCache(tmp_path / "maps", teacher.identity)
+    views = [view for image in find_images(data / "images", (".",), None)[0] for view in views_of(image, 64)]
+    kept = 0
+    for view in views:
+        try:
+            pixels = read_view(view, 64, None)
+        except DatasetError:
+            continue
+        found = cache.get(map_key(pixels.rgb.tobytes()))
+        if found is not None:
+            kept += 1
+            clean = teacher.maps(torch.from_numpy(pixels.rgb)[None].float())[0]
+            assert torch.allclose(found.float(), clean, rtol=2e-3, atol=2e-3)
+    assert kept >= 6
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").rglob("*.safetensors")}
+    other = distil(recipe_of(data, *short, "corruption.mask=0"), data / "images", tmp_path / "other")
+    assert other.start_l1 == one.start_l1
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").rglob("*.safetensors")} == shards
+
+
+def test_a_grid_has_one_run_without_corruption(data):
+    cells = cells_of(recipe_of(data, "ablation.noise=[0, 30]", "ablation.mask=[0]"))
+    names = ["clean", "constant-noise30-mask0", "clean", "adaptive-noise30-mask0"]
+    assert [cell.name for cell in cells] == names
+    assert len(cells_of(recipe_of(data))) == 2 * 4 * 4
+
+
+def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_path):
+    grid = "--set", "ablation.noise=[0, 20]", "--set", "ablation.mask=[0]", "--set", 'ablation.schedules=["adaptive"]'
+    grid += "--set", "optimization.steps=2", "--set", "optimization.warmup_steps=1", "--ablation", "--json"
+    first = start(data, tmp_path, *grid)
+    output, errors = first.communicate(timeout=200)
+    assert first.returncode == 0, errors
+    result = json.loads(output)
+    assert result["cells"] == 2
+    rows = list(csv.DictReader(Path(result["csv"]).read_text().splitlines()))
+    assert [(row["schedule"], row["noise"], row["mask"]) for row in rows] == [
+        ("adaptive", "0", "0"),
+        ("adaptive", "20", "0"),
+    ]
+    assert rows[0]["start_l1"] == rows[1]["start_l1"]
+    assert "| adaptive | noise 0 % | noise 20 % |" in Path(result["markdown"]).read_text()
+
+    encoders = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")}
+    again = start(data, tmp_path, *grid)
+    assert json.loads(again.communicate(timeout=200)[0]) == result
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")} == encoders
+
+
+def test_a_run_folder_takes_no_other_recipe(data, whole):
+    with pytest.raises(RecipeError, match=r"other settings \(corruption\.noise\)"):
+        distil(recipe_of(data, "corruption.noise=10"), data / "images", whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "images.folders=['nowhere']"], "there is no folder"),
+        (["--set", "teacher.source=nowhere.safetensors"], "nowhere.safetensors"),
+        (["--set", "images.held_back=99"], "hold back fewer"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments, message, data, tmp_path, monkeypatch, capsys):
+    script = str(ROOT / "training" / "distill.py")
+    command = [script, str(data / "recipe.toml"), "--data", str(data / "images"), "--runs", str(tmp_path), *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert message in errors[0]
