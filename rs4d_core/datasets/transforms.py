@@ -32,6 +32,7 @@ class TransformSettings:
 
     Attributes:
         scale: least and greatest factor of the pixel grid, drawn log-uniformly (large-scale jitter).
+        fit: the factors are on the image as its longer side fits the grid, not on its own pixels.
         flip: mirror half of the images.
         turn: turn by a random number of quarter turns. Aerial images have no upright.
         color: strength of the colour jitter; 0 is none, 1 is strong.
@@ -41,6 +42,7 @@ class TransformSettings:
     flip: bool = True
     turn: bool = True
     color: float = 0.5
+    fit: bool = False
 
     def __post_init__(self) -> None:
         if not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1]):
@@ -136,17 +138,30 @@ def load_training_image(
     return _channels_first(pixels), place_target(sample, placement)
 
 
-def load_evaluation_image(sample: Sample) -> Tensor:
+def load_evaluation_image(sample: Sample, fit_px: int | None = None) -> Tensor:
     """The whole image `(3, H, W)`, uint8 RGB, padded at the right and at the bottom to multiples of 32 pixels.
+
+    Args:
+        sample: what to load.
+        fit_px: the image is scaled by `fit_factors`; None leaves its pixels as they are.
 
     Raises:
         DatasetError: the image cannot be decoded, or is not the size that its annotations say.
     """
     image = read_picture(sample)
+    if fit_px is not None:
+        size = tuple(round(side * factor) for side, factor in zip(image.size, fit_factors(sample, fit_px), strict=True))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     width, height = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in image.size)
     grid = Image.new("RGB", (width, height), PADDING_RGB)
     grid.paste(image)
     return _channels_first(np.asarray(grid))
+
+
+def fit_factors(sample: Sample, fit_px: int) -> tuple[float, float]:
+    """Factors along x and y that make the image's longer side `fit_px` pixels, and both sides whole ones."""
+    factor = fit_px / max(sample.width, sample.height)
+    return tuple(max(1, round(side * factor)) / side for side in (sample.width, sample.height))
 
 
 def draw_placement(
@@ -154,6 +169,8 @@ def draw_placement(
 ) -> Placement:
     """A random placement of the sample's image on a grid of `size` pixels; see `load_training_image`."""
     scale = float(np.exp(rng.uniform(*np.log(settings.scale))))
+    if settings.fit:
+        scale *= size / max(sample.width, sample.height)
     scaled_size = (max(1, round(sample.width * scale)), max(1, round(sample.height * scale)))
     scale_xy = (scaled_size[0] / sample.width, scaled_size[1] / sample.height)
     instances = [annotation for annotation in sample.annotations if not annotation.crowd]
