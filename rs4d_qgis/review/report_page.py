@@ -45,7 +45,7 @@ PICTURE_MM = (_WIDTH_MM, 110.0)
 _LINE_MM = 5.0
 _FOOTER_MM = 6.0
 _TEXT_PT = 9.0
-_COLUMNS_MM = (5.0, 39.0, 16.0, 16.0, 16.0, 16.0, 24.0, 24.0, 24.0)
+_COLUMNS_MM = (4.0, 37.0, 15.0, 15.0, 15.0, 15.0, 20.5, 20.5, 20.5)  # and the cells' margins
 _QUIET, _INK, _RULE = "#5a6068", "#202428", "#d5d9de"
 
 
@@ -105,15 +105,9 @@ def draw_scale_bar(image: QImage, pixel_m: float) -> None:
 def _add_table(layout: QgsPrintLayout, content: ReportContent, top: float) -> None:
     table = QgsLayoutItemManualTable.create(layout)
     layout.addMultiFrame(table)
-    titles = ["", tr("Class"), tr("Accepted"), tr("Pending"), tr("Rejected"), tr("All")]
+    titles = ["", "", tr("Accepted"), tr("Pending"), tr("Rejected"), tr("All")]
     titles += [tr("Accepted, m²"), tr("Pending, m²"), tr("Rejected, m²")]
-    columns = []
-    for title in titles:
-        column = QgsLayoutTableColumn(title)
-        column.setHAlignment(Qt.AlignmentFlag.AlignLeft if title in titles[:2] else Qt.AlignmentFlag.AlignRight)
-        columns.append(column)
     table.setIncludeTableHeader(True)
-    table.setHeaders(columns)
     rows = [
         _cells(row, class_label(row.name) or tr("no class"), content.colors.get(row.name, OTHER_COLOR))
         for row in content.summary.rows
@@ -121,8 +115,9 @@ def _add_table(layout: QgsPrintLayout, content: ReportContent, top: float) -> No
     rows.append(_cells(content.summary.all, tr("All"), None, bold=True))
     table.setTableContents(rows)
     table.setColumnWidths(list(_COLUMNS_MM))
+    table.setHeaders([QgsLayoutTableColumn(title) for title in titles])
     table.setHeaderTextFormat(_text(_TEXT_PT - 1, _QUIET))
-    table.setHeaderHAlignment(QgsLayoutTable.HeaderHAlignment.FollowColumn)
+    table.setHeaderHAlignment(QgsLayoutTable.HeaderHAlignment.HeaderRight)
     table.setContentTextFormat(_text(_TEXT_PT, _INK))
     table.setCellMargin(0.9)
     table.setGridColor(QColor(_RULE))
