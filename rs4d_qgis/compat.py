@@ -25,10 +25,12 @@ QUndoCommand = QtGui.QUndoCommand if hasattr(QtGui, "QUndoCommand") else QtWidge
 if hasattr(Qgis, "WkbType"):
     MULTIPOLYGON = Qgis.WkbType.MultiPolygon
     NO_GEOMETRY = Qgis.WkbType.NoGeometry
+    LINE_GEOMETRY = Qgis.GeometryType.Line
     POLYGON_GEOMETRY = Qgis.GeometryType.Polygon
 else:
     MULTIPOLYGON = QgsWkbTypes.Type.MultiPolygon
     NO_GEOMETRY = QgsWkbTypes.Type.NoGeometry
+    LINE_GEOMETRY = QgsWkbTypes.GeometryType.LineGeometry
     POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
 
 # Units: 3.30.

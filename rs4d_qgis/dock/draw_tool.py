@@ -6,8 +6,10 @@ from qgis.core import QgsRectangle
 from qgis.gui import QgsMapCanvas, QgsMapToolExtent
 from qgis.PyQt.QtCore import Qt, pyqtSignal
 
+from rs4d_qgis.dock.borrowed import Borrowed
 
-class DrawTool(QgsMapToolExtent):
+
+class DrawTool(Borrowed, QgsMapToolExtent):
     """The map's tool until a rectangle is dragged, or Escape or the right button is pressed.
 
     Signals:
@@ -18,23 +20,7 @@ class DrawTool(QgsMapToolExtent):
 
     def __init__(self, canvas: QgsMapCanvas):
         super().__init__(canvas)
-        self._before = None
         self.extentChanged.connect(self._drawn)
-
-    def start(self) -> None:
-        """Take the mouse."""
-        if self.canvas().mapTool() is not self:
-            self._before = self.canvas().mapTool()
-            self.canvas().setMapTool(self)
-        self.canvas().setFocus()
-
-    def stop(self) -> None:
-        """Give the mouse back to the tool that had it."""
-        if self.canvas().mapTool() is not self:
-            return
-        self.canvas().unsetMapTool(self)
-        if self._before is not None:
-            self.canvas().setMapTool(self._before)
 
     def keyPressEvent(self, event) -> None:
         """Escape gives up."""

@@ -107,9 +107,13 @@ class Editor(QObject):
         self._reshape_all(tr("Fill the holes of {}").format(_objects(len(cut))), cut)
         return len(cut)
 
-    def redraw(self, item: int, shape: QgsGeometry, text: str = "") -> None:
-        """Give an object another shape."""
-        self._reshape_all(text or tr("Redraw an object"), [(item, self._fitting(shape))])
+    def redraw(self, item: int, shape: QgsGeometry, text: str = "", accept: bool = False) -> None:
+        """Give an object another shape, and maybe accept it for that."""
+        shape = self._fitting(shape)
+        with self._step(text or tr("Redraw an object")):
+            self._reshape(item, shape)
+            if accept:
+                self.layer.changeAttributeValue(item, self.reviewed.field("status"), ACCEPTED)
 
     def draw(self, shape: QgsGeometry, class_name: str, text: str = "") -> int:
         """A new object: accepted, since somebody has seen it, and without a score, since no model has. Returns its
@@ -166,9 +170,9 @@ class Editor(QObject):
                 self.layer.changeAttributeValue(item, edited, False)
         return len(back)
 
-    def duplicates(self, ids: Iterable[int]) -> list[int]:
-        """Which of these objects are there twice; of those that are rejected nobody asks."""
-        request = QgsFeatureRequest().setFilterFids(list(ids))
+    def duplicates(self, ids: Iterable[int] | None = None) -> list[int]:
+        """Which of these objects, or of all, are there twice; of those that are rejected nobody asks."""
+        request = QgsFeatureRequest() if ids is None else QgsFeatureRequest().setFilterFids(list(ids))
         there = [feature for feature in self.layer.getFeatures(request) if not feature.geometry().isEmpty()]
         return duplicates((feature for feature in there if feature["status"] != REJECTED), self._rank)
 
@@ -178,13 +182,16 @@ class Editor(QObject):
         with self._step(tr("Remove {}").format(count(len(ids), tr("duplicate"), tr("duplicates")))):
             self.layer.deleteFeatures(ids)
 
-    def free_of_others(self, shape: QgsGeometry, class_name: str, replaced: int | None) -> QgsGeometry:
+    def free_of_others(
+        self, shape: QgsGeometry, class_name: str, replaced: int | None, hidden: Iterable[int] = ()
+    ) -> QgsGeometry:
         """The shape without the ground that other objects of its class have.
 
         Args:
             replaced: the object whose shape it is to be; its ground counts as free.
+            hidden: ids of objects whose ground counts as free too.
         """
-        near = self._neighbours(class_name, shape, set() if replaced is None else {replaced})
+        near = self._neighbours(class_name, shape, {*hidden} if replaced is None else {*hidden, replaced})
         left = shapes.without(shape, near)
         if left.isNull() or left.area() < (1 - DUPLICATE_SHARE) * shape.area():
             raise ReviewRefused(tr("There is an object already, and it is the same: nothing was changed"))

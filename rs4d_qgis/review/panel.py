@@ -12,6 +12,7 @@ from rs4d_qgis.review.class_table import ClassTable
 from rs4d_qgis.review.cut_box import CutBox
 from rs4d_qgis.review.decide_box import DecideBox
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.edit_bar import EditBar
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.export_box import ExportBox
 from rs4d_qgis.review.fields import missing_fields
@@ -48,6 +49,7 @@ class ReviewDock(QgsDockWidget):
         self.layers = LayerRow()
         self.queue = QueueBox(self.desk)
         self.decisions = DecideBox(self.desk)
+        self.edits = EditBar(self.desk, iface)
         self.classes = ClassTable(self.desk)
         self.cut = CutBox(self.desk)
         self.export = ExportBox(self.desk, iface)
@@ -96,6 +98,7 @@ class ReviewDock(QgsDockWidget):
         QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersWillBeRemoved.disconnect(self._layers_removed)
         self._canvas.removeEventFilter(self.desk.keys)
+        self.edits.tear_down()
         self.desk.review(None)
         self._map.tear_down()
         self._map = None
@@ -112,7 +115,7 @@ class ReviewDock(QgsDockWidget):
         top.addWidget(keys, 0, Qt.AlignmentFlag.AlignTop)
         desk = QWidget()
         layout = QVBoxLayout(desk)
-        for part in (self.queue, self.decisions, self.classes, self.cut):
+        for part in (self.queue, self.decisions, self.edits, self.classes, self.cut):
             layout.addWidget(part)
         layout.addStretch(1)
         self.tabs = QTabWidget()
