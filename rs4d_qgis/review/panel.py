@@ -14,6 +14,7 @@ from rs4d_qgis.review.decide_box import DecideBox
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.edit_bar import EditBar
 from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.evaluate_box import EvaluateBox
 from rs4d_qgis.review.export_box import ExportBox
 from rs4d_qgis.review.fields import missing_fields
 from rs4d_qgis.review.keys_dialog import KeysDialog
@@ -53,6 +54,7 @@ class ReviewDock(QgsDockWidget):
         self.classes = ClassTable(self.desk)
         self.cut = CutBox(self.desk)
         self.export = ExportBox(self.desk, iface)
+        self.evaluation = EvaluateBox(self.desk, iface)
         self.saving = SavingLine(self.desk)
         self._build()
 
@@ -123,6 +125,7 @@ class ReviewDock(QgsDockWidget):
         self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tabs.addTab(PanelScroll(desk), tr("Review"))
         self.tabs.addTab(PanelScroll(self.export), tr("Export"))
+        self.tabs.addTab(PanelScroll(self.evaluation), tr("Evaluate"))
         page = QWidget()
         whole = QVBoxLayout(page)
         whole.addLayout(top)
