@@ -37,6 +37,7 @@ from rs4d_qgis.review.export_choice import (
     Format,
     chosen,
     formats,
+    numbers,
     statuses_for_chips,
 )
 from rs4d_qgis.review.report import Report
@@ -99,7 +100,7 @@ class ExportBox(QWidget):
         self.summary_button.setToolTip(tr("Numbers of objects and their areas on the ground, by class and status"))
         self.report_button = QPushButton(tr("Report (PDF)..."))
         self.report_button.setObjectName("export_report")
-        self.report_button.setToolTip(tr("A page to print: the map as it is shown, numbers and areas, how far it is"))
+        self.report_button.setToolTip(tr("A page to print: the layer on the map, numbers and areas, how far it is"))
         self._build()
         self._recall()
 
@@ -202,15 +203,13 @@ class ExportBox(QWidget):
         layout.addStretch(1)
 
     def _show(self) -> None:
-        session = self._desk.session
         labels = {
             NOT_REJECTED: tr("All but rejected ({})"),
             ACCEPTED_ONLY: tr("Accepted only ({})"),
             SHOWN: tr("What the queue shows ({})"),
         }
-        for row in range(self.objects.count()):
-            which = self.objects.itemData(row)
-            self.objects.setItemText(row, labels[which].format(spaced(len(chosen(session, which)))))
+        for which, number in numbers(self._desk.session).items():
+            self.objects.setItemText(self.objects.findData(which), labels[which].format(spaced(number)))
         self._enable()
 
     def _another_layer(self) -> None:

@@ -61,6 +61,13 @@ def chosen(session: Session, which: str) -> list[int]:
     return [item.id for item in objects if item.status != REJECTED]
 
 
+def numbers(session: Session) -> dict[str, int]:
+    """How many objects each choice has. Quick, whatever their number: it is asked after each decision."""
+    counts = session.counts().values()
+    accepted, rejected = (sum(count[status] for count in counts) for status in (ACCEPTED, REJECTED))
+    return {NOT_REJECTED: len(session.objects) - rejected, ACCEPTED_ONLY: accepted, SHOWN: session.left}
+
+
 def statuses_for_chips(session: Session, wanted: list[int]) -> dict[int, str]:
     """Of every object, what it is to a data set: accepted if it is wanted and not rejected, rejected, or else pending.
 

@@ -24,7 +24,7 @@ from qgis.PyQt.QtWidgets import QMessageBox
 from rs4d_qgis.layers.results import result_fields, set_provenance, style_result
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.export_box import ExportBox
-from rs4d_qgis.review.export_choice import formats
+from rs4d_qgis.review.export_choice import chosen, formats
 from rs4d_qgis.review.filters import Filters
 from rs4d_qgis.review.objects import ReviewObject
 from rs4d_qgis.review.summary import summarize, to_csv
@@ -137,6 +137,7 @@ def test_what_is_exported_is_what_the_list_says(desk, export, tmp_path):
     desk.set_filters(Filters(classes=frozenset({"building"}), statuses=frozenset({"pending", "rejected"})))
     labels = [export.widget.objects.itemText(row) for row in range(3)]
     assert labels == ["All but rejected (3)", "Accepted only (2)", "What the queue shows (2)"]
+    assert [len(chosen(desk.session, which)) for which in ("not_rejected", "accepted", "shown")] == [3, 2, 2]
     export("fgb", tmp_path / "all.fgb")
     assert [status for _, status in written(tmp_path / "all.fgb")] == ["accepted", "pending", "accepted"]
     export("fgb", tmp_path / "shown.fgb", "shown")
