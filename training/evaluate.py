@@ -39,6 +39,12 @@ def _arguments() -> argparse.Namespace:
         metavar="A=B,C=D",
         help="where names differ: the file's category A is the model's class B, and so on",
     )
+    parser.add_argument(
+        "--fit",
+        type=int,
+        metavar="PX",
+        help="scale images to this longer side, as a recipe's data set with `fit` is measured (default: as they are)",
+    )
     parser.add_argument("--synthetic", type=int, metavar="N", help="measure on N generated scenes instead")
     parser.add_argument("--seed", type=int, default=20_000, help="of the generated scenes (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -98,11 +104,13 @@ def main() -> int:
             if arguments.threads < 1:
                 raise OptionError(f"--threads is {arguments.threads}: give 1 or more")
             torch.set_num_threads(arguments.threads)
+        if arguments.fit is not None and arguments.fit < 1:
+            raise OptionError(f"--fit is {arguments.fit}: give 1 pixel or more")
         model = load_model(arguments.model, arguments.device)
         samples = _samples(arguments, model)
         console = Console(stderr=True)
         shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
-        predictions = list(predict_samples(model.predict, shown))
+        predictions = list(predict_samples(model.predict, shown, arguments.fit))
         comparison = Comparison(predictions, samples, model.card.classes)
         if arguments.page is not None:
             source = str(arguments.annotations or f"generated scenes, seed {arguments.seed}")

@@ -91,11 +91,13 @@ class RunData:
         sources: one a data set.
         weights: chance of each to be drawn from; they sum to 1.
         held_back: samples to measure, by name of the data set.
+        fit_px: of data sets whose images are scaled to fit, the side that they are scaled to.
     """
 
     sources: tuple[Source, ...]
     weights: tuple[float, ...]
     held_back: dict[str, list[Sample]]
+    fit_px: dict[str, int]
 
 
 def open_data(recipe: Recipe, root: Path) -> RunData:
@@ -110,7 +112,8 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
     for data in recipe.datasets:
         if isinstance(data, CocoData):
             training, kept = _coco_samples(data, root, classes)
-            sources.append(CocoSource(training, TransformSettings(scale=data.scale), data.balanced))
+            settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
+            sources.append(CocoSource(training, settings, data.balanced))
         else:
             kept = _held_back_scenes(data, size, classes)
             settings = TransformSettings(scale=(1.0, 1.0))
@@ -118,7 +121,8 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
         if kept:
             held_back[data.name] = kept
     weights = np.array([data.weight for data in recipe.datasets])
-    return RunData(tuple(sources), tuple((weights / weights.sum()).tolist()), held_back)
+    fit_px = {data.name: size for data in recipe.datasets if isinstance(data, CocoData) and data.fit}
+    return RunData(tuple(sources), tuple((weights / weights.sum()).tolist()), held_back, fit_px)
 
 
 def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], list[Sample]]:

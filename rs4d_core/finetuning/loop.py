@@ -153,7 +153,12 @@ class _Run(TrainingRun):
         state, started = self.state, time.monotonic()
         limit = None if state.step == self._recipe.optimization.steps else self._recipe.evaluation.images
         metrics = measure_held_back(
-            self._predict, self._data.held_back, self._recipe.model.classes, limit, lambda: stop.requested
+            self._predict,
+            self._data.held_back,
+            self._data.fit_px,
+            self._recipe.model.classes,
+            limit,
+            lambda: stop.requested,
         )
         if metrics is None:
             return False

@@ -23,6 +23,7 @@ _OVERLAP_SHARE = 4
 def measure_held_back(
     predict: Callable[[Tensor], list[Instances]],
     held_back: Mapping[str, list[Sample]],
+    fit_px: Mapping[str, int],
     classes: tuple[str, ...],
     limit: int | None,
     stopped: Callable[[], bool],
@@ -30,13 +31,14 @@ def measure_held_back(
     """Metrics by name of the data set, and over `ALL` together; None where `stopped` said so before the end.
 
     Args:
+        fit_px: data sets that are trained on with their images scaled to fit, and to which side: measured alike.
         limit: at most so many images of each data set.
     """
     predictions: dict[str, list[Instances]] = {}
     chosen = {name: samples[:limit] for name, samples in held_back.items()}
     for name, samples in chosen.items():
         predictions[name] = []
-        for instances in predict_samples(predict, samples):
+        for instances in predict_samples(predict, samples, fit_px.get(name)):
             if stopped():
                 return None
             predictions[name].append(instances)

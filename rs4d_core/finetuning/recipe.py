@@ -97,6 +97,10 @@ class CocoData:
         weight: share of the samples drawn from this set, relative to the other weights.
         scale: smallest and largest factor on the images' pixels (large-scale jitter). Sets of different resolution
             need different ones to meet at the resolutions of the model.
+        fit: scale each image first such that its longer side is the training images': `scale` comes on top, and the
+            held-back images are measured so. It is how detection frameworks train, and forgets how large a pixel is.
+        turn: turn by quarter turns too, besides mirroring: aerial images have no upright.
+        color: strength of the changes of colour and light, 0 to 1.
         licence: as the source states it; goes into the card.
         class_map: names in the file -> names of the model's classes, where they differ.
         balanced: draw a class first, each as likely as any other, then an image that shows it, and a part of the image
@@ -114,10 +118,14 @@ class CocoData:
     class_map: dict[str, str] = field(default_factory=dict)
     balanced: bool = False
     held_back: HeldBack | None = None
+    fit: bool = False
+    turn: bool = True
+    color: float = 0.5
 
     def __post_init__(self) -> None:
         check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
         check_range(f"datasets.{self.name}.scale", self.scale)
+        check(0 <= self.color <= 1, f"datasets.{self.name}.color is {self.color}: give 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from rs4d_core.datasets.transforms import (
     place_target,
 )
 from rs4d_core.errors import DatasetError, OptionError
+from rs4d_core.evaluation.predict_samples import predict_samples
+from rs4d_core.models.instances import Instances, MaskPatch
 
 SIZE = 64
 PLAIN = TransformSettings(scale=(1.0, 1.0), flip=False, turn=False, color=0)
@@ -231,6 +233,31 @@ def test_evaluation_images_are_padded_to_multiples_of_32():
     assert image.shape == (3, 64, 96)
     np.testing.assert_array_equal(image[:, :40, :65].numpy().transpose(1, 2, 0), pixels)
     assert (image[:, 40:] == torch.tensor(PADDING_RGB)[:, None, None]).all()
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.sampled_from([32, 96, 160]))
+def test_fitted_images_meet_at_one_size_whatever_their_own(width, height, size):
+    sample = sample_of(width, height)
+    placement = draw_placement(sample, size, np.random.default_rng(0), replace(PLAIN, fit=True))
+    assert max(placement.scaled_size) == size
+    image = load_evaluation_image(sample, size)
+    assert image.shape == (3, *(-(-side // 32) * 32 for side in reversed(placement.scaled_size)))
+
+
+def test_what_is_found_in_a_fitted_image_is_told_in_its_own_pixels():
+    pixels = np.zeros((30, 50, 3), np.uint8)
+    pixels[10:20, 15:40] = 255
+
+    def find_bright(images: torch.Tensor) -> list[Instances]:
+        rows, columns = torch.nonzero(images[0, 0] > 200, as_tuple=True)
+        box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+        patch = MaskPatch(torch.ones(28, 28), box)
+        return [Instances(torch.tensor([box]), torch.ones(1), torch.zeros(1, dtype=torch.int64), [patch])]
+
+    sample = sample_of(50, 30, pixels=pixels)
+    (found,) = predict_samples(find_bright, [sample], fit_px=200)
+    assert found.boxes_xyxy.tolist()[0] == pytest.approx([15, 10, 40, 20], abs=0.5)
+    assert found.masks[0].box_xyxy == pytest.approx([15, 10, 40, 20], abs=0.5)
 
 
 @pytest.mark.parametrize(
