@@ -16,6 +16,9 @@ from rs4d_qgis.layers.statuses import PENDING
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.translation import tr
 
+# Of the formats of files, those in which one decision changes one row. Others are written anew, and forget fields that
+# hold nothing yet.
+_CHANGED_IN_PLACE = {"GPKG", "SQLite", "ESRI Shapefile"}
 # So many at a time are written.
 _BATCH = 5000
 
@@ -37,23 +40,17 @@ def add_review_fields(layer: QgsVectorLayer) -> None:
     wanted = QgsVectorDataProvider.Capability.AddAttributes | QgsVectorDataProvider.Capability.ChangeAttributeValues
     if layer.isEditable() and layer.isModified():
         raise ReviewRefused(tr("Save or discard the edits of {} first").format(layer.name()))
-    if provider.capabilities() & wanted != wanted:
+    rewritten = provider.name() == "ogr" and provider.storageType() not in _CHANGED_IN_PLACE
+    if rewritten or provider.capabilities() & wanted != wanted:
         raise ReviewRefused(
             tr(
-                "No field can be added to {}: its file is read-only, or of a format that cannot be changed. Save it as "
-                "a GeoPackage, and review that"
+                "No field can be added to {}: its file is read-only, or of a format that is written anew with each "
+                "change. Save it as a GeoPackage, and review that"
             ).format(layer.name())
         )
     if not provider.addAttributes([QgsField(name, FIELDS[name]) for name in missing]):
         raise ReviewRefused(tr("No field could be added to {}: {}").format(layer.name(), _reason(provider)))
     layer.updateFields()
-    still = missing_fields(layer)
-    if still:  # as in a Shapefile, which cuts long names
-        raise ReviewRefused(
-            tr("The format of {} does not take the field {}: save it as a GeoPackage, and review that").format(
-                layer.name(), ", ".join(still)
-            )
-        )
     _fill(layer, missing)
 
 
