@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
+    QgsCoordinateReferenceSystem,
     QgsFeature,
     QgsFeatureRequest,
+    QgsFields,
     QgsFillSymbol,
     QgsRectangle,
     QgsRendererCategory,
@@ -19,9 +22,11 @@ from qgis.gui import QgsMapCanvas, QgsRubberBand
 from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QColor
 
+from rs4d_qgis.algorithms.vector_input import fields_without_key
 from rs4d_qgis.compat import DISTANCE_METERS, POLYGON_GEOMETRY
 from rs4d_qgis.layers.bounds import bounds_in
 from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.no_crs import real_crs
 from rs4d_qgis.translation import tr
 
 ERRORS_LAYER = "errors"
@@ -45,25 +50,39 @@ def kind_label(kind: str) -> str:
     }[kind]
 
 
-def read_errors(path: Path, name: str) -> QgsVectorLayer:
-    """The engine's file of errors as a layer in memory, with its look. The file is not needed any more."""
-    file = QgsVectorLayer(f"{path}|layername={ERRORS_LAYER}", name, "ogr")
-    layer = QgsVectorLayer("MultiPolygon", name, "memory")
-    layer.setCrs(file.crs())
-    kept = [place for place, field in enumerate(file.fields()) if field.name().lower() != "fid"]
-    layer.dataProvider().addAttributes([file.fields()[place] for place in kept])
-    layer.updateFields()
+@dataclass(frozen=True)
+class Errors:
+    """The engine's file of errors, read."""
+
+    fields: QgsFields
+    crs: QgsCoordinateReferenceSystem
+    features: list[QgsFeature]
+
+
+def read_errors(path: Path) -> Errors:
+    """Read the engine's file of errors. On any thread."""
+    file = QgsVectorLayer(f"{path}|layername={ERRORS_LAYER}", ERRORS_LAYER, "ogr")
+    fields = fields_without_key(file.fields())
     features = []
     for feature in file.getFeatures():
-        copy = QgsFeature(layer.fields())
+        copy = QgsFeature(fields)
         copy.setGeometry(feature.geometry())
-        copy.setAttributes([feature.attributes()[place] for place in kept])
+        copy.setAttributes([feature[field.name()] for field in fields])
         features.append(copy)
-    layer.dataProvider().addFeatures(features)
+    return Errors(fields, real_crs(file.crs()), features)
+
+
+def errors_layer(errors: Errors, name: str) -> QgsVectorLayer:
+    """The errors as a layer in memory, with their look. On the main thread."""
+    layer = QgsVectorLayer("MultiPolygon", name, "memory")
+    layer.setCrs(errors.crs)
+    layer.dataProvider().addAttributes(errors.fields.toList())
+    layer.updateFields()
+    layer.dataProvider().addFeatures(errors.features)
     layer.updateExtents()
     # It can be made again: nobody needs to be asked whether to keep it.
     layer.setCustomProperty("skipMemoryLayersCheck", 1)
-    counts = Counter(feature["kind"] for feature in features)
+    counts = Counter(feature["kind"] for feature in errors.features)
     categories = [QgsRendererCategory(kind, _symbol(kind), f"{kind_label(kind)} ({counts[kind]})") for kind in KINDS]
     layer.setRenderer(QgsCategorizedSymbolRenderer("kind", categories))
     return layer
@@ -73,7 +92,7 @@ class ErrorWalk:
     """The errors of a layer, one after the other.
 
     Attributes:
-        layer: of `read_errors`.
+        layer: of `errors_layer`.
         place: which of `ids` is looked at; None before the first.
         ids: of the errors of the kind that is chosen.
     """

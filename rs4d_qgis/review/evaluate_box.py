@@ -31,7 +31,7 @@ from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.review.asking import ask_engine
 from rs4d_qgis.review.curve_view import Curve, CurveView
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.errors_layer import KINDS, ErrorWalk, Spotlight, kind_label, read_errors
+from rs4d_qgis.review.errors_layer import KINDS, Errors, ErrorWalk, Spotlight, errors_layer, kind_label, read_errors
 from rs4d_qgis.review.snapshot import LayerSnapshot
 from rs4d_qgis.review.work_line import WorkLine
 from rs4d_qgis.translation import tr
@@ -101,24 +101,20 @@ class EvaluateBox(QWidget):
         found = LayerSnapshot(self._desk.reviewed.layer, None, self._desk.session.objects)
         truth = LayerSnapshot(reference)
         params = {"iou": self.iou.value(), "class_field": self.class_field.currentField() or None}
-        # It has to be there until its errors have been read, on this thread.
-        folder = tempfile.TemporaryDirectory(prefix="rs4d-", ignore_cleanup_errors=True)
-        errors = Path(folder.name) / "errors.gpkg"
 
-        def work(task) -> dict[str, Any]:
-            names = {Path(folder.name) / "found.gpkg": found.name, Path(folder.name) / "reference.gpkg": truth.name}
-            predicted, against = names
-            found.write(predicted, task)
-            truth.write(against, task)
-            files = {"predicted": str(predicted), "reference": str(against), "errors": str(errors)}
-            return ask_engine(task, "evaluate", {**files, **params}, names)
+        def work(task) -> tuple[dict[str, Any], Errors]:
+            with tempfile.TemporaryDirectory(prefix="rs4d-") as folder:
+                names = {Path(folder) / "found.gpkg": found.name, Path(folder) / "reference.gpkg": truth.name}
+                predicted, against = names
+                found.write(predicted, task)
+                truth.write(against, task)
+                errors = Path(folder) / "errors.gpkg"
+                files = {"predicted": str(predicted), "reference": str(against), "errors": str(errors)}
+                metrics = ask_engine(task, "evaluate", {**files, **params}, names)
+                return metrics, read_errors(errors)
 
         self._clear()
-        self.work.start(
-            tr("Evaluate {}").format(found.name),
-            work,
-            lambda metrics: self._done(metrics, errors, tr("Errors of {}").format(found.name)),
-        )
+        self.work.start(tr("Evaluate {}").format(found.name), work, lambda result: self._done(*result, found.name))
 
     def step(self, by: int) -> None:
         """To the next error on the map, or the one before where `by` is negative."""
@@ -156,9 +152,9 @@ class EvaluateBox(QWidget):
         layout.addWidget(self.work)
         layout.addStretch(1)
 
-    def _done(self, metrics: dict[str, Any], errors: Path, name: str) -> None:
+    def _done(self, metrics: dict[str, Any], errors: Errors, name: str) -> None:
         self.table.show_metrics(metrics)
-        layer = read_errors(errors, name)
+        layer = errors_layer(errors, tr("Errors of {}").format(name))
         QgsProject.instance().addMapLayer(layer)
         self._walk = ErrorWalk(layer)
         self._list_kinds()

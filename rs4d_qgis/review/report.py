@@ -109,7 +109,7 @@ class Report(QObject):
         ground = pixel_size_m(crs, extent.center(), *pixel) if crs.isValid() else None
         if ground is not None:
             draw_scale_bar(image, ground[0])
-        with tempfile.TemporaryDirectory(prefix="rs4d-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="rs4d-") as folder:
             picture = Path(folder) / "map.png"
             image.save(str(picture))
             self.done.emit(self._write(picture))

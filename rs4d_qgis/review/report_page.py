@@ -44,6 +44,10 @@ _WIDTH_MM = _PAGE_MM[0] - 2 * _MARGIN_MM
 PICTURE_MM = (_WIDTH_MM, 110.0)
 _LINE_MM = 5.0
 _FOOTER_MM = 6.0
+# What fits into a line of the title, and into the table.
+_TITLE_LETTERS, _NAME_LETTERS = 50, 21
+# Larger areas do not fit into the table in square metres.
+_MOST_M2 = 1e7
 _TEXT_PT = 9.0
 _COLUMNS_MM = (4.0, 37.0, 15.0, 15.0, 15.0, 15.0, 20.5, 20.5, 20.5)  # and the cells' margins
 _QUIET, _INK, _RULE = "#5a6068", "#202428", "#d5d9de"
@@ -57,7 +61,8 @@ def layout_of(project: QgsProject, content: ReportContent, picture: Path) -> Qgs
     page = layout.pageCollection().page(0)
     page.setPageSize("A4", QgsLayoutItemPage.Orientation.Portrait)
     top = _MARGIN_MM
-    top += _label(layout, tr("Review of {}").format(content.title), top, 10.0, 18.0, bold=True)
+    title = tr("Review of {}").format(content.title)
+    top += _label(layout, title, top, 10.0 * math.ceil(len(title) / _TITLE_LETTERS), 18.0, bold=True)
     image = QgsLayoutItemPicture(layout)
     image.setPicturePath(str(picture))
     image.setFrameEnabled(True)
@@ -105,14 +110,17 @@ def draw_scale_bar(image: QImage, pixel_m: float) -> None:
 def _add_table(layout: QgsPrintLayout, content: ReportContent, top: float) -> None:
     table = QgsLayoutItemManualTable.create(layout)
     layout.addMultiFrame(table)
+    summary = content.summary
+    large = sum(summary.all.areas_m2.values()) > _MOST_M2
+    unit = "km²" if large else "m²"
     titles = ["", "", tr("Accepted"), tr("Pending"), tr("Rejected"), tr("All")]
-    titles += [tr("Accepted, m²"), tr("Pending, m²"), tr("Rejected, m²")]
+    titles += [f"{title}, {unit}" for title in titles[2:5]]
     table.setIncludeTableHeader(True)
     rows = [
-        _cells(row, class_label(row.name) or tr("no class"), content.colors.get(row.name, OTHER_COLOR))
-        for row in content.summary.rows
+        _cells(row, class_label(row.name) or tr("no class"), large, content.colors.get(row.name, OTHER_COLOR))
+        for row in summary.rows
     ]
-    rows.append(_cells(content.summary.all, tr("All"), None, bold=True))
+    rows.append(_cells(summary.all, tr("All"), large, None, bold=True))
     table.setTableContents(rows)
     table.setColumnWidths(list(_COLUMNS_MM))
     table.setHeaders([QgsLayoutTableColumn(title) for title in titles])
@@ -124,14 +132,27 @@ def _add_table(layout: QgsPrintLayout, content: ReportContent, top: float) -> No
     table.setGridStrokeWidth(0.2)
     table.setVerticalGrid(False)
     table.setBackgroundColor(QColor(255, 255, 255, 0))
-    table.setResizeMode(QgsLayoutMultiFrame.ResizeMode.ExtendToNextPage)
-    frame = QgsLayoutFrame(layout, table)
-    high = _PAGE_MM[1] - top - _MARGIN_MM - _FOOTER_MM
-    frame.attemptSetSceneRect(QRectF(_MARGIN_MM, top, _WIDTH_MM, high))
-    table.addFrame(frame)
-    table.refresh()
+    table.setResizeMode(QgsLayoutMultiFrame.ResizeMode.UseExistingFrames)
+    left, page = len(rows), 0
+    while left > 0:
+        if page > 0:
+            new = QgsLayoutItemPage(layout)
+            new.setPageSize("A4", QgsLayoutItemPage.Orientation.Portrait)
+            layout.pageCollection().addPage(new)
+            top = _MARGIN_MM
+        frame = QgsLayoutFrame(layout, table)
+        table.addFrame(frame, False)
+        high = _PAGE_MM[1] - top - _MARGIN_MM - _FOOTER_MM
+        frame.attemptMove(QgsLayoutPoint(_MARGIN_MM, top), page=page)
+        frame.attemptResize(QgsLayoutSize(_WIDTH_MM, high))
+        if page == 0:
+            table.refresh()  # it is measured once it has a frame
+            row_mm = table.totalSize().height() / (len(rows) + 1)
+        # Each frame has the header once more. A last, empty frame does no harm.
+        left -= max(1, math.floor(high / row_mm) - 2)
+        page += 1
     table.recalculateFrameSizes()
-    unknown = content.summary.all.unknown_areas
+    unknown = summary.all.unknown_areas
     if unknown:
         _label(
             layout,
@@ -143,10 +164,13 @@ def _add_table(layout: QgsPrintLayout, content: ReportContent, top: float) -> No
         )
 
 
-def _cells(row: SummaryRow, name: str, color: str | None, bold: bool = False) -> list[QgsTableCell]:
+def _cells(row: SummaryRow, name: str, large: bool, color: str | None, bold: bool = False) -> list[QgsTableCell]:
     order = (ACCEPTED, PENDING, REJECTED)
+    if len(name) > _NAME_LETTERS:
+        name = f"{name[: _NAME_LETTERS - 1]}…"
     texts = ["", name, *(spaced(row.counts[status]) for status in order), spaced(row.total)]
-    texts += [spaced(round(row.areas_m2[status])) for status in order]
+    areas = (row.areas_m2[status] for status in order)
+    texts += [f"{area / 1e6:.2f}" if large else spaced(round(area)) for area in areas]
     cells = []
     for place, text in enumerate(texts):
         cell = QgsTableCell(text)
