@@ -92,9 +92,8 @@ def _split(command: argparse.ArgumentParser, what: str) -> None:
     group.add_argument(
         "--margin",
         type=float,
-        default=64.0,
         metavar="PX",
-        help="ground between it and what is trained on, where the split is by place (default: %(default)s)",
+        help="ground between it and what is trained on, where the split is by place (default: an eighth of a chip; 64)",
     )
     group.add_argument("--seed", type=int, default=0, help="of what is left to chance (default: %(default)s)")
 
@@ -150,7 +149,9 @@ def _raster(arguments: argparse.Namespace) -> Prepared:
 
 
 def _split_of(arguments: argparse.Namespace) -> Split:
-    return Split(arguments.val_share, arguments.margin, arguments.seed)
+    usual = arguments.chip / 8 if arguments.command == "raster" else 64.0
+    margin = usual if arguments.margin is None else arguments.margin
+    return Split(arguments.val_share, margin, arguments.seed)
 
 
 def _description(arguments: argparse.Namespace) -> Callable[[tuple[str, ...]], Description]:

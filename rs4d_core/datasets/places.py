@@ -26,7 +26,7 @@ class Split:
     """
 
     share: float = 0.2
-    margin: float = 64.0
+    margin: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from rs4d_core.datasets.preparation import Description, Labelled, Preparation, P
 from rs4d_core.datasets.sample import Annotation
 from rs4d_core.datasets.scene_plan import Ground, Job, chip_name, plan_chips
 from rs4d_core.errors import LayerError, OptionError, SceneError
-from rs4d_core.scenes.chips import Chip, ChipCutter, chip_geotiff, chip_windows, outlines_on_grid
+from rs4d_core.scenes.chips import SMALLEST_CHIP_PX, Chip, ChipCutter, chip_geotiff, chip_windows, outlines_on_grid
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.windows import Window
 from rs4d_core.wording import counted
@@ -139,6 +139,11 @@ def _open_all(
     reached = {name: np.zeros(len(layer.frame), bool) for name, layer in layers.items()}
     for number, (path, name) in enumerate(zip(source.scenes, source.layers, strict=True), 1):
         with _open(source, path) as scene:
+            if min(scene.width, scene.height) < SMALLEST_CHIP_PX:
+                raise OptionError(
+                    f"{path} is {scene.width} x {scene.height} pixels as it would be read, too small for a chip: "
+                    "give a finer resolution, or leave it out"
+                )
             outlines = outlines_on_grid(scene, layers[name].frame, name)
             inside = shapely.intersects(outlines, shapely.box(0, 0, scene.width, scene.height))
             reached[name] |= inside
