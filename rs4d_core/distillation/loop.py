@@ -181,8 +181,8 @@ def _images(
     with fabric.rank_zero_first():
         if not listed.exists():
             found = find_images(data_root, recipe.images.folders, recipe.images.bands)
-            _write(listed, images_as_json(*found))
-        return saved_images(listed)
+            _write(listed, images_as_json(*found, data_root))
+        return saved_images(listed, data_root)
 
 
 def _held_back_views(held_back: list[ImageFile], recipe: DistillationRecipe) -> list[View]:

@@ -78,13 +78,13 @@ def find_images(
     return images, unreadable
 
 
-def images_as_json(images: list[ImageFile], unreadable: dict[str, str]) -> bytes:
-    """A list of images to keep: a run goes on with the very images it began with."""
-    entries = [[str(image.path), image.width, image.height] for image in images]
+def images_as_json(images: list[ImageFile], unreadable: dict[str, str], root: Path) -> bytes:
+    """A list of images to keep: a run goes on with the very images it began with, wherever `root` is by then."""
+    entries = [[os.path.relpath(image.path, root), image.width, image.height] for image in images]
     return json.dumps({"images": entries, "unreadable": unreadable}).encode()
 
 
-def saved_images(path: Path) -> tuple[list[ImageFile], dict[str, str]]:
+def saved_images(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str]]:
     """The list that `images_as_json` made.
 
     Raises:
@@ -92,7 +92,7 @@ def saved_images(path: Path) -> tuple[list[ImageFile], dict[str, str]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        images = [ImageFile(Path(name), width, height) for name, width, height in content["images"]]
+        images = [ImageFile(root / name, width, height) for name, width, height in content["images"]]
         return images, dict(content["unreadable"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"the list of images {path} is damaged ({error}): distil under another name") from error

@@ -32,6 +32,9 @@ def prepare_folder(folder: Path, recipe: Any, free: tuple[str, ...]) -> Path | N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "recipe.toml", to_toml(recipe).encode())
+        if not saved:
+            # Of a run that ended before its first checkpoint, and now begins again.
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to the run folder {folder} ({error}): give another one with --runs") from error
     return saved[-1] if saved else None

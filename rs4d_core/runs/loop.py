@@ -104,6 +104,11 @@ class TrainingRun(ABC):
         while True:
             if self._evaluation_due() and not self._evaluate(journal, stop):
                 break
+            # After the evaluation, which a run that goes on from here would else do again.
+            waited = time.monotonic() - saved_time
+            if state.step - saved_step >= running.checkpoint_steps or waited >= running.checkpoint_seconds:
+                self._save()
+                saved_step, saved_time = state.step, time.monotonic()
             if state.step == settings.steps or self._any(stop.requested):
                 break
             started = time.monotonic()
@@ -111,10 +116,6 @@ class TrainingRun(ABC):
             pace.add(time.monotonic() - started)
             if state.step % running.log_every == 0 or state.step == settings.steps:
                 self._log(journal, pace)
-            waited = time.monotonic() - saved_time
-            if state.step - saved_step >= running.checkpoint_steps or waited >= running.checkpoint_seconds:
-                self._save()
-                saved_step, saved_time = state.step, time.monotonic()
         self._save()
         finished = state.step == settings.steps and not self._evaluation_due()
         if not finished:
