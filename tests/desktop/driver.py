@@ -8,6 +8,7 @@ import faulthandler
 import json
 import os
 import runpy
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -19,6 +20,7 @@ from qgis.PyQt.QtWidgets import QApplication, QLabel, QMessageBox, QWidget
 from qgis.utils import iface, plugins
 
 FOLDER = Path(os.environ["RS4D_DESK_FOLDER"])
+(FOLDER / "pid.txt").write_text(str(os.getpid()))
 faulthandler.enable((FOLDER / "crash.txt").open("w"), all_threads=True)
 _MS_BETWEEN_LOOKS = 20
 _PATIENCE_S = 120.0
@@ -185,4 +187,5 @@ def play(scenario):
     _player = _Player(scenario)
 
 
+sys.path.insert(0, str(Path(os.environ["RS4D_DESK_SCENARIOS"]).parent))
 play(runpy.run_path(os.environ["RS4D_DESK_SCENARIOS"])[os.environ["RS4D_DESK_SCENARIO"]])

@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -17,6 +20,39 @@ def play(
 
     QGIS has to end by itself, and without an error.
     """
+    report = folder / "report.json"
+    report.unlink(missing_ok=True)
+    command, environment = _prepare(folder, scenarios, scenario, engine, variables)
+    done = subprocess.run(command, env=environment, timeout=400, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(report.read_text())
+    assert "error" not in told, f"{told['error']}\n{done.stderr[-2000:]}"
+    return {**told, "stderr": done.stderr}
+
+
+def play_and_kill(folder: Path, scenarios: Path, scenario: str, until: Callable[[], bool], **variables: str) -> float:
+    """Plays a scenario until that is true, then kills QGIS (SIGKILL). Returns when, in seconds since the epoch."""
+    pid = folder / "pid.txt"
+    pid.unlink(missing_ok=True)
+    command, environment = _prepare(folder, scenarios, scenario, None, variables)
+    with (
+        (folder / "killed.log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as running,
+    ):
+        deadline = time.monotonic() + 120
+        while not until():
+            assert running.poll() is None, (folder / "killed.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        killed = time.time()
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    return killed
+
+
+def _prepare(
+    folder: Path, scenarios: Path, scenario: str, engine: str | None, variables: dict[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that starts QGIS, and its environment."""
     profile = folder / "profiles" / "profiles" / "default"
     plugins = profile / "python" / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
@@ -29,8 +65,6 @@ def play(
     home, runtime = folder / "home", folder / "runtime"
     home.mkdir(exist_ok=True)
     runtime.mkdir(mode=0o700, exist_ok=True)
-    report = folder / "report.json"
-    report.unlink(missing_ok=True)
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -48,15 +82,4 @@ def play(
         environment["RS4D_ENGINE_PYTHON"] = engine
     screen = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
     qgis = ["qgis", "--nologo", "--noversioncheck", "--profiles-path", str(folder / "profiles")]
-    done = subprocess.run(
-        [*screen, *qgis, "--profile", "default", "--code", str(HERE / "driver.py")],
-        env=environment,
-        timeout=400,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(report.read_text())
-    assert "error" not in told, f"{told['error']}\n{done.stderr[-2000:]}"
-    return {**told, "stderr": done.stderr}
+    return [*screen, *qgis, "--profile", "default", "--code", str(HERE / "driver.py")], environment

@@ -3,8 +3,9 @@
 import os
 import time
 
+from map_mouse import draw
 from qgis.core import QgsVectorLayer
-from qgis.PyQt.QtCore import QEventLoop
+from qgis.PyQt.QtCore import QEventLoop, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication, QLabel, QWidget
 
@@ -119,15 +120,14 @@ def _cut(desk, score):
 
 
 def analyst(desk):
-    """Thirty objects decided on by keys; two merged, one split; three undone; a cut moved; a COCO file exported."""
+    """Thirty objects decided on by keys; two merged, one split; three steps undone; a cut moved; COCO exported."""
     report = desk.report
+    desk.iface.mainWindow().resize(1400, 900)
     desk.load(os.environ["SCENE"], "harbour")
     layer = load_result(desk)
     yield from open_review(desk, layer)
     yield from settled(desk)
     desk.shot("opened")
-    report["before"] = _statuses(layer)
-    report["own_renderer"] = layer.renderer().type()
 
     report["decided"] = []
     for press in "aararaaraa" * 3:
@@ -136,23 +136,85 @@ def analyst(desk):
         yield lambda: True
     report["after_keys"] = _statuses(layer)
     report["in_file"] = _statuses(QgsVectorLayer(layer.source(), "again", "ogr"))
-    report["told"] = desk.review.findChild(QLabel, "review_place").text()
+    report["told"] = widget(desk, "review_place", QLabel).text()
     yield from settled(desk)
     desk.shot("decided")
+
+    tanks = [f for f in layer.getFeatures() if f["class"] == "storage_tank" and f["status"] == "accepted"]
+    layer.selectByIds([tank.id() for tank in tanks[:2]])
+    key(desk, "m")
+    layer.removeSelection()
+    report["merged"] = [sorted(tank.id() for tank in tanks[:2]), layer.featureCount()]
+    ship = max((f for f in layer.getFeatures() if f["class"] == "ship"), key=lambda f: f.geometry().area())
+    layer.selectByIds([ship.id()])
+    desk.canvas.zoomToFeatureExtent(ship.geometry().boundingBox().buffered(10))
+    yield from settled(desk)
+    box = ship.geometry().boundingBox()
+    key(desk, "x")
+    draw(desk.canvas, [(box.center().x(), box.yMinimum() - 4), (box.center().x(), box.yMaximum() + 4)])
+    QTest.keyClick(desk.canvas, Qt.Key.Key_Escape)
+    layer.removeSelection()
+    report["split"] = [ship.id(), layer.featureCount()]
+    yield from settled(desk)
+    desk.shot("split")
     for _ in range(3):
         key(desk, "u")
         yield lambda: True
     report["after_undo"] = _statuses(layer)
+    report["count_after_undo"] = layer.featureCount()
     report["current_after_undo"] = desk.review.session.current
+    for _ in range(3):
+        desk.review.reviewed.redo()
+    report["count_after_redo"] = layer.featureCount()
 
-    _cut(desk, 0.7)
+    waiting = sorted(f["score"] for f in layer.getFeatures() if f["status"] == "pending")
+    _cut(desk, round(waiting[len(waiting) // 2], 2))
     yield from settled(desk)
-    report["shown_by_cut"] = desk.review.session.left
+    kept = sum(score >= round(waiting[len(waiting) // 2], 2) for score in waiting)
+    report["left_by_cut"] = [desk.review.session.left, kept, len(waiting)]
     report["after_cut"] = _statuses(layer)
     desk.shot("cut")
     _cut(desk, 0.0)
     yield from settled(desk)
 
+    export = desk.review.export
+    desk.review.tabs.setCurrentIndex(1)
+    export.objects.setCurrentIndex(export.objects.findData("accepted"))
+    (row,) = (row for row in range(export.format.count()) if export.format.itemData(row).name == "coco")
+    export.format.setCurrentIndex(row)
+    export.file.setFilePath(os.environ["COCO"])
+    QTest.mouseClick(export.export_button, Qt.MouseButton.LeftButton)
+    yield lambda: not export.work.busy
+    report["exported"] = export.work.told
+    report["accepted"] = [
+        [feature["class"], feature.geometry().asWkt(6)]
+        for feature in layer.getFeatures()
+        if feature["status"] == "accepted"
+    ]
+    desk.shot("exported")
+    desk.review.tabs.setCurrentIndex(2)
+    yield from settled(desk)
+    desk.shot("evaluate")
+    desk.review.tabs.setCurrentIndex(0)
+    widget(desk, "save_edits").click()
+    report["saved"] = widget(desk, "saving_state", QLabel).text()
+    desk.review.close()
+    report["own_look"] = layer.renderer().type(), layer.renderer().classAttribute()
+
 
 def _statuses(layer):
     return {str(feature.id()): feature["status"] for feature in layer.getFeatures()}
+
+
+def decides_until_killed(desk):
+    """One object after the other; each decision is written down, with its time, once the key was handled."""
+    layer = load_result(desk)
+    yield from open_review(desk, layer)
+    with open(os.environ["DECISIONS"], "a") as log:
+        while desk.review.session.current is not None:
+            item = desk.review.session.current
+            key(desk, "a")
+            log.write(f"{item} {time.time()}\n")
+            log.flush()
+            pause = time.monotonic() + 0.03
+            yield lambda pause=pause: time.monotonic() > pause
