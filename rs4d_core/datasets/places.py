@@ -125,8 +125,9 @@ def split_tiles(
 
 
 def split_images(count: int, split: Split) -> list[str]:
-    """The split of images that tell no place: so many of them are drawn."""
-    drawn = np.random.default_rng(split.seed).permutation(count)[: round(split.share * count)]
+    """The split of images that tell no place: the share of them is drawn; one at least, where there are two."""
+    wanted = min(max(round(split.share * count), 1), count - 1) if split.share else 0
+    drawn = np.random.default_rng(split.seed).permutation(count)[:wanted]
     held = set(drawn.tolist())
     return ["val" if number in held else "train" for number in range(count)]
 

@@ -15,11 +15,12 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from rs4d_core.datasets.coco import read_coco
-from rs4d_core.datasets.findings import Finding, dropped_line, tally
+from rs4d_core.datasets.findings import DROPPED, IMAGE, Finding, dropped_line, tally
 from rs4d_core.datasets.outlines import annotation_record
 from rs4d_core.datasets.sample import Annotation
 from rs4d_core.errors import DatasetError, OutputError
@@ -118,10 +119,11 @@ class Preparation:
 
     def __init__(self, folder: Path, plan: dict[str, Any]):
         self.folder = Path(folder)
-        self._part = self.folder.absolute().with_name(f".{self.folder.absolute().name}.part")
-        self._images = self._part / IMAGES
         if os.path.lexists(self.folder) and not _is_empty_folder(self.folder):
             raise OutputError(f"{self.folder} is there already: choose another folder, or move it away first")
+        whole = Path(os.path.abspath(self.folder))
+        self._part = whole.with_name(f".{whole.name}.part")
+        self._images = self._part / IMAGES
         plan_text = json.dumps({"format": FORMAT, **plan}, sort_keys=True, default=str)
         try:
             if _read_text(self._part / _PLAN) != plan_text:
@@ -167,7 +169,7 @@ class Preparation:
             try:
                 if labelled is not None:
                     self._write_image(key, labelled)
-                    entry |= _rows(key, labelled)
+                    entry |= {"sha256": sha256(labelled.content).hexdigest(), **_rows(key, labelled)}
                 self._journal.write(json.dumps(entry) + "\n")
                 self._journal.flush()
             except OSError as error:
@@ -188,11 +190,12 @@ class Preparation:
         self._journal.close()
         entries = list(self._entries())
         found = [*findings, *(Finding(**finding) for entry in entries for finding in entry["findings"])]
-        counts = tally(found)
         by_split: dict[str, list[dict]] = {split: [] for split in SPLITS}
         for entry in entries:
             if "image" in entry:
                 by_split[entry["key"].partition("/")[0]].append(entry)
+        found += self._drop_copies(by_split)
+        counts = tally(found)
         if not by_split["train"]:
             self._taken.clear()  # nothing that a next try could go on from
             raise DatasetError(f"{self.folder}: no image is left to train on; {dropped_line(counts)}")
@@ -215,6 +218,17 @@ class Preparation:
         except OSError as error:
             raise OutputError(f"{self.folder} cannot be written ({error.strerror}): choose another place") from error
         return prepared
+
+    def _drop_copies(self, by_split: dict[str, list[dict]]) -> list[Finding]:
+        """Take out, with their files, the images to train on that are copies of ones that are held back."""
+        held = {entry["sha256"]: entry["key"] for split in SPLITS[1:] for entry in by_split[split]}
+        copies = [entry for entry in by_split["train"] if entry["sha256"] in held]
+        by_split["train"] = [entry for entry in by_split["train"] if entry["sha256"] not in held]
+        for entry in copies:
+            (self._images / entry["key"]).unlink(missing_ok=True)
+        return [
+            Finding(IMAGE, DROPPED, "copy of one held back", entry["key"], held[entry["sha256"]]) for entry in copies
+        ]
 
     def _write_image(self, key: str, labelled: Labelled) -> None:
         file = self._images / key

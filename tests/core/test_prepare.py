@@ -225,6 +225,24 @@ def test_a_folder_that_is_there_is_not_touched(source, tmp_path, monkeypatch, ca
     assert [file.read_text() for file in output.iterdir()] == ["mine"]
 
 
+def test_copies_of_what_is_held_back_are_not_trained_on(source, tmp_path, monkeypatch, capsys):
+    options = source(content())
+    folder = tmp_path / "source"
+    (folder / "x40_y0.png").write_bytes((folder / "x0_y0.png").read_bytes())
+    parts = {"train": range(2, 7), "val": range(1, 2)}
+    for name, numbers in parts.items():
+        value = content()
+        value["images"] = [image for image in value["images"] if image["id"] in numbers]
+        value["annotations"] = [record for record in value["annotations"] if record["image_id"] in numbers]
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    output = tmp_path / "prepared"
+    options = [options[0], folder / "train.json", *options[2:], "--val", folder / "val.json", "-o", output, "--json"]
+    assert run_script(monkeypatch, "prepare", *options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"] == {"dropped images": {"copy of one held back": 1}}
+    assert len(list((output / "images" / "train").iterdir())) == told["splits"]["train"]["images"] == 4
+
+
 def test_tiles_are_split_by_the_place_in_their_names(source, tmp_path, monkeypatch):
     output = tmp_path / "prepared"
     options = ["--place", r"x(\d+)_y(\d+)", "--margin", "8", "--val-share", "0.3", "-o", output]
