@@ -291,7 +291,7 @@ def window_around(box: tuple[float, float, float, float], width: int, height: in
 
 
 def _start(low: float, high: float, size: int, window_px: int) -> int:
-    step = window_px // 2 if high - low <= _SHARING * window_px else SIZE_DIVISOR // 2
+    step = window_px // 2 if high - low <= _SHARING * window_px else window_px // 8
     centred = ((low + high) / 2 - window_px / 2) / step
     return min(max(round(centred) * step, 0), max(size - window_px, 0))
 

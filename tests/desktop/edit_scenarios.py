@@ -1,0 +1,144 @@
+"""An analyst corrects objects at the desk, played in QGIS by `driver.py`: all by mouse and keys."""
+
+import os
+import sys
+from pathlib import Path
+
+from qgis.core import QgsPointXY
+from qgis.PyQt.QtCore import QPoint, Qt
+from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QApplication, QLabel
+
+sys.path.insert(0, str(Path(__file__).parent))
+from review_scenarios import key, load_result, open_review, settled, widget
+
+LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
+NOTHING = Qt.KeyboardModifier.NoModifier
+
+
+def place(desk, x, y):
+    """A point of the map's CRS on the screen."""
+    pixel = desk.canvas.getCoordinateTransform().transform(QgsPointXY(x, y))
+    return QPoint(round(pixel.x()), round(pixel.y()))
+
+
+def click(desk, x, y, button=LEFT):
+    """Press and release over a point of the map's CRS."""
+    view, point = desk.canvas.viewport(), place(desk, x, y)
+    QTest.mouseMove(view, point)
+    QTest.mouseClick(view, button, NOTHING, point)
+
+
+def draw(desk, points):
+    """Corner by corner; the right button ends it."""
+    for x, y in points:
+        click(desk, x, y)
+    click(desk, *points[-1], button=RIGHT)
+
+
+def drag(desk, start, end):
+    """From one point of the map's CRS to another."""
+    view = desk.canvas.viewport()
+    points = [place(desk, *start), place(desk, *end)]
+    QTest.mouseMove(view, points[0])
+    QTest.mousePress(view, LEFT, NOTHING, points[0])
+    for point in ((points[0] + points[1]) / 2, points[1]):
+        QTest.mouseMove(view, point, 20)
+        QApplication.processEvents()
+    QTest.mouseRelease(view, LEFT, NOTHING, points[1])
+
+
+def state(layer):
+    """All features, to the byte."""
+    return {f.id(): (*map(repr, f.attributes()), bytes(f.geometry().asWkb())) for f in layer.getFeatures()}
+
+
+def corrects(desk):
+    """Each edit on real objects, with pictures."""
+    desk.load(os.environ["SCENE"], "scene")
+    layer = load_result(desk)
+    yield from open_review(desk, layer)
+    yield from settled(desk)
+    report, review = desk.report, desk.review
+    session, stack = review.session, layer.undoStack()
+    said = widget(desk, "review_message", QLabel)
+    first = state(layer)
+
+    # The largest building, zoomed to.
+    big = max((f for f in layer.getFeatures() if f["class"] == "building"), key=lambda f: f.geometry().area())
+    review.desk.go(big.id())
+    layer.selectByIds([big.id()])
+    yield from settled(desk)
+    box = big.geometry().boundingBox()
+    middle = box.center()
+    desk.shot("edit_bar")
+
+    key(desk, "x")
+    assert widget(desk, "edit_split").isChecked()
+    draw(desk, [(middle.x(), box.yMinimum() - 4), (middle.x() + 1, box.yMaximum() + 4)])
+    report["split"] = [stack.count(), len(state(layer)) - len(first), said.text()]
+    QTest.keyClick(desk.canvas, Qt.Key.Key_Escape)
+    assert not widget(desk, "edit_split").isChecked()
+    pieces = [f for f in layer.getFeatures() if f["edited"]]
+    yield from settled(desk)
+    desk.shot("split")
+
+    layer.selectByIds([f.id() for f in pieces])
+    assert widget(desk, "edit_merge").isEnabled()
+    key(desk, "m")
+    report["merge"] = [stack.count(), len(state(layer)) - len(first)]
+
+    key(desk, "h")
+    x, y = middle.x(), middle.y()
+    click(desk, x - 2, y - 2)
+    click(desk, x + 2, y - 2)
+    QTest.mouseMove(desk.canvas.viewport(), place(desk, x + 2, y + 2))
+    yield from settled(desk)
+    desk.shot("drawing_a_hole")
+    click(desk, x + 2, y + 2)
+    click(desk, x - 2, y + 2)
+    QTest.keyClick(desk.canvas, Qt.Key.Key_Return)
+    report["hole"] = [stack.count(), widget(desk, "edit_fill").isEnabled(), said.text()]
+    QTest.keyClick(desk.canvas, Qt.Key.Key_Escape)
+    key(desk, "f")
+    report["fill"] = [stack.count(), widget(desk, "edit_fill").isEnabled()]
+    key(desk, "v")
+    report["revert"] = [stack.count(), state(layer) == first]
+
+    key(desk, "o")
+    yield lambda: not review.edits.work.engine.busy
+    report["angles"] = [stack.count(), said.text(), state(layer) != first]
+    yield from settled(desk)
+    desk.shot("right_angles")
+
+    # As if it had been missed: away with it, and a box around its place.
+    with review.reviewed.edit("missed"):
+        layer.deleteFeature(big.id())
+    before = stack.count()
+    layer.removeSelection()
+    key(desk, "b")
+    drag(desk, (box.xMinimum() - 3, box.yMinimum() - 3), (box.xMaximum() + 3, box.yMaximum() + 3))
+    yield lambda: not review.edits.work.engine.busy
+    report["box"] = [stack.count() - before, said.text()]
+    (new,) = layer.selectedFeatures()
+    shared = new.geometry().intersection(big.geometry()).area()
+    report["iou"] = shared / (new.geometry().area() + big.geometry().area() - shared)
+    report["new"] = [new["class"], new["status"], bool(new["edited"]), new["area_m2"] > 0]
+    yield from settled(desk)
+    desk.shot("outlined")
+
+    # A box around what is there gives that another outline.
+    before, number = stack.count(), len(state(layer))
+    drag(desk, (box.xMinimum() - 2, box.yMinimum() - 2), (box.xMaximum() + 2, box.yMaximum() + 2))
+    yield lambda: not review.edits.work.engine.busy
+    report["box again"] = [stack.count() - before, len(state(layer)) - number, said.text()]
+    QTest.keyClick(desk.canvas, Qt.Key.Key_Escape)
+
+    key(desk, "t")
+    yield from settled(desk)
+    report["vertices"] = desk.canvas.mapTool() is not None and layer.isEditable()
+    while stack.canUndo():
+        key(desk, "u")
+    report["undone"] = state(layer) == first
+    report["objects"] = len(session.objects)
+    layer.rollBack()
