@@ -62,7 +62,9 @@ class EditBar(QWidget):
         self._buttons: dict[str, QToolButton] = {}
         self._classes = QComboBox()
         self._classes.setObjectName("edit_class")
-        self._classes.setToolTip(tr("The class of what is drawn anew"))
+        self._classes.setToolTip(
+            tr("The class of what is drawn anew. As suggested: by the model for a box, else that of the current object")
+        )
         self._classes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._classes.currentIndexChanged.connect(self._class_chosen)
         self._tolerance = QDoubleSpinBox()
@@ -229,7 +231,7 @@ class EditBar(QWidget):
         chosen = self._classes.currentData()
         self._classes.blockSignals(True)
         self._classes.clear()
-        self._classes.addItem(tr("as the model says, or the current object"), None)
+        self._classes.addItem(tr("class as suggested"), None)
         for name in names:
             self._classes.addItem(class_label(name), name)
         self._classes.setCurrentIndex(0 if chosen is None else max(self._classes.findData(chosen), 0))

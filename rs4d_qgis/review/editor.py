@@ -156,18 +156,19 @@ class Editor(QObject):
         """Give objects the shapes that their run found. Returns how many objects changed."""
         back = []
         for feature in self._features(ids):
-            shape = self.raw.get(feature.id())
-            if shape is not None and not _same(shape, feature.geometry()):
-                back.append((feature.id(), shape))
+            raw = self.raw.get(feature.id())
+            if raw is not None and not _same(raw.geometry, feature.geometry()):
+                back.append((feature.id(), raw))
         if not back:
             raise ReviewRefused(
                 tr("There is no other shape to go back to: what is drawn or split off has none from a run")
             )
-        edited = self.reviewed.field("edited")
+        edited, area = self.reviewed.field("edited"), self.reviewed.field("area_m2")
         with self._step(tr("Back to the raw shape of {}").format(_objects(len(back)))):
-            for item, shape in back:
-                self._reshape(item, shape)
+            for item, raw in back:
+                self.layer.changeGeometry(item, raw.geometry, True)
                 self.layer.changeAttributeValue(item, edited, False)
+                self.layer.changeAttributeValue(item, area, NULL if raw.area_m2 is None else raw.area_m2)
         return len(back)
 
     def duplicates(self, ids: Iterable[int] | None = None) -> list[int]:
@@ -303,7 +304,7 @@ class Editor(QObject):
 
     def _is_raw(self, feature: QgsFeature) -> bool:
         raw = self.raw.get(feature.id())
-        return raw is not None and _same(raw, feature.geometry())
+        return raw is not None and _same(raw.geometry, feature.geometry())
 
 
 def is_empty(value: object) -> bool:

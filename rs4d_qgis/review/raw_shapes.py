@@ -9,13 +9,32 @@ and where the file cannot be written, raw shapes are kept as long as the review 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from osgeo import gdal, ogr
 from qgis.core import NULL, QgsFeature, QgsFeatureRequest, QgsGeometry, QgsVectorLayer
 from qgis.PyQt.QtCore import QByteArray
 
 RAW_TABLE = "raw_shapes"
-_FIELDS = (("layer", ogr.OFTString), ("feature", ogr.OFTInteger64), ("run", ogr.OFTString), ("wkb", ogr.OFTString))
+_FIELDS = (
+    ("layer", ogr.OFTString),
+    ("feature", ogr.OFTInteger64),
+    ("run", ogr.OFTString),
+    ("area_m2", ogr.OFTReal),
+    ("wkb", ogr.OFTString),
+)
+
+
+class RawShape(NamedTuple):
+    """What a run found.
+
+    Attributes:
+        geometry: in the layer's CRS.
+        area_m2: as the run measured it; None where it did not.
+    """
+
+    geometry: QgsGeometry
+    area_m2: float | None
 
 
 class RawShapes:
@@ -23,7 +42,7 @@ class RawShapes:
 
     def __init__(self, layer: QgsVectorLayer):
         self._layer = layer
-        self._known: dict[int, QgsGeometry] = {}
+        self._known: dict[int, RawShape] = {}
         self._path, self._table = _place(layer)
 
     def keep(self, ids: Iterable[int]) -> bool:
@@ -33,18 +52,18 @@ class RawShapes:
             False where they could be kept in memory only.
         """
         raw = [feature for feature in self._saved(ids) if not feature["edited"]]
-        self._known.update({feature.id(): QgsGeometry(feature.geometry()) for feature in raw})
+        self._known.update({feature.id(): _of(feature) for feature in raw})
         if not raw or self._path is None:
             return not raw
         return self._write(raw)
 
-    def get(self, item: int) -> QgsGeometry | None:
+    def get(self, item: int) -> RawShape | None:
         """The shape that a feature had when its run found it; None where that is not known, as of what was drawn."""
         saved = next(iter(self._saved([item])), None)
         if saved is None:
             return None
         if not saved["edited"]:
-            return saved.geometry()
+            return _of(saved)
         if item not in self._known:
             self._read(saved)
         return self._known.get(item)
@@ -65,7 +84,7 @@ class RawShapes:
             if row.GetField("run") == _text(saved["run"]):
                 shape = QgsGeometry()
                 shape.fromWkb(QByteArray.fromHex(row.GetField("wkb").encode()))
-                self._known[saved.id()] = shape
+                self._known[saved.id()] = RawShape(shape, row.GetField("area_m2"))
 
     def _write(self, raw: list[QgsFeature]) -> bool:
         try:
@@ -81,13 +100,21 @@ class RawShapes:
             for feature in raw:
                 row = ogr.Feature(rows.GetLayerDefn())
                 row["layer"], row["feature"], row["run"] = self._table, feature.id(), _text(feature["run"])
-                row["wkb"] = bytes(feature.geometry().asWkb()).hex()
+                shape = _of(feature)
+                row["wkb"] = bytes(shape.geometry.asWkb()).hex()
+                if shape.area_m2 is not None:
+                    row["area_m2"] = shape.area_m2
                 if rows.CreateFeature(row) != ogr.OGRERR_NONE:
                     rows.RollbackTransaction()
                     return False
             return rows.CommitTransaction() == ogr.OGRERR_NONE
         except RuntimeError:  # where another plugin has switched GDAL to exceptions
             return False
+
+
+def _of(feature: QgsFeature) -> RawShape:
+    area = feature["area_m2"]
+    return RawShape(QgsGeometry(feature.geometry()), None if area is None or area == NULL else float(area))
 
 
 def _place(layer: QgsVectorLayer) -> tuple[str | None, str]:
