@@ -8,8 +8,8 @@ The way of counting, the same for both sides:
 - The selective scan is elementwise, but it is the encoder's substitute for attention, so it is counted: 3 MAC a state
   and step (decay times state, input into the state, state into the output), in both directions.
 
-SAM is counted by torch's FLOP counter. Our own scan is one opaque operation to that counter, so the encoder's MACs are
-written out from its configuration; a test holds all but the scan against the FLOP counter.
+SAM is counted by torch's FLOP counter. Our own kernels are opaque operations to that counter, so the encoder's MACs are
+written out from its configuration; a test holds all but those against the FLOP counter.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """The image encoder: tokens of 16 x 16 pixels through residual bidirectional Mamba blocks."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs4d_core.models.config import EncoderConfig
+from rs4d_core.models.cpu_blocks import can_run, run_blocks
 from rs4d_core.models.layers import ChannelNorm
 from rs4d_core.models.mixer import BidirectionalMixer
 
@@ -19,12 +21,12 @@ class EncoderOutput:
     """What the neck and the prompt head read.
 
     Attributes:
-        blocks: the output of every block, `(B, d, H/16, W/16)` each.
+        blocks: the output of every block, `(B, d, H/16, W/16)` each; None for those that were not asked for.
         last: the last block's output after the final norm, `(B, d, H/16, W/16)`.
         fine: the stem's maps at strides 4 and 8, `(B, c, H/4, W/4)` and `(B, c, H/8, W/8)`; empty without a stem.
     """
 
-    blocks: list[Tensor]
+    blocks: list[Tensor | None]
     last: Tensor
     fine: list[Tensor]
 
@@ -100,17 +102,27 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
-    def forward(self, images: Tensor) -> EncoderOutput:
-        """Encode normalised images `(B, 3, H, W)`; H and W are multiples of 16."""
+    def forward(self, images: Tensor, depths: Container[int] | None = None) -> EncoderOutput:
+        """Encode normalised images `(B, 3, H, W)`; H and W are multiples of 16.
+
+        `depths` are the indices of the blocks whose outputs are wanted, None: of all. Without gradients, the others
+        need no memory.
+        """
+        depths = range(self.config.depth) if depths is None else depths
         tokens, fine = self.stem(images)
         height, width = tokens.shape[-2:]
         # The residual stream stays in float32: bf16 would lose what the later blocks add to it.
         tokens = tokens.flatten(2).transpose(1, 2).float() + self._positions(height, width)
-        blocks = []
-        for layer in self.layers:
-            tokens = layer(tokens)
-            blocks.append(_to_map(tokens, height, width))
-        return EncoderOutput(blocks, _to_map(self.norm(tokens), height, width), fine)
+        if can_run(tokens, self.config.inner_dim):
+            blocks, last = run_blocks(tokens, self.layers, self.norm, depths)
+        else:
+            blocks = []
+            for index, layer in enumerate(self.layers):
+                tokens = layer(tokens)
+                blocks.append(tokens if index in depths else None)
+            last = self.norm(tokens)
+        maps = [None if block is None else _to_map(block, height, width) for block in blocks]
+        return EncoderOutput(maps, _to_map(last, height, width), fine)
 
     def _positions(self, height: int, width: int) -> Tensor:
         """The position embedding, resampled (bicubic) from its 64 x 64 grid to the token grid: `(1, L, d)`."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rs4d_core.ops.bidirectional_scan import bidirectional_scan
 from rs4d_core.ops.causal_conv import bidirectional_conv_silu
-from rs4d_core.ops.selective_scan import selective_scan
 
 CONV_KERNEL = 4
 
@@ -27,6 +27,7 @@ class BidirectionalMixer(nn.Module):
 
     def __init__(self, dim: int, inner_dim: int, state_dim: int, dt_rank: int) -> None:
         super().__init__()
+        self.inner_dim = inner_dim
         self.state_dim = state_dim
         self.dt_rank = dt_rank
         self.in_proj = nn.Linear(dim, 2 * inner_dim, bias=False)
@@ -48,13 +49,15 @@ class BidirectionalMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens `(B, L, d)` into `(B, L, d)`."""
-        batch = x.shape[0]
         to_u, to_z = self.in_proj.weight.chunk(2)
         u, z = F.linear(x, to_u), F.linear(x, to_z)
-        # Both directions are one batch of twice the size: the scan splits it over the processor's threads.
+        # Both directions are one batch of twice the size.
         u = bidirectional_conv_silu(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.state_dim, self.state_dim], dim=-1)
-        delta = F.softplus(self.dt_proj(dt))
-        scanned = selective_scan(u, delta, -torch.exp(self.A_log), B, C, self.D)
-        mean = 0.5 * (scanned[:batch] + scanned[batch:].flip(1))
-        return self.out_proj(mean * F.silu(z))
+        projected = self.x_proj(u)
+        return self.out_proj(
+            bidirectional_scan(u, projected, self.dt_proj.weight, self.dt_proj.bias, self.rates(), self.D, z)
+        )
+
+    def rates(self) -> Tensor:
+        """The matrix A of the scan, `(D, N)`, negative."""
+        return -torch.exp(self.A_log)

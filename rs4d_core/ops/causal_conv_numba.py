@@ -1,113 +1,148 @@
 """`bidirectional_conv_silu` on the CPU: compiled forward and backward.
 
-One task is one sequence, in one or in both directions, and one block of `LANES` channels, whose last K rows stay in the
-first-level cache. The backward pass computes the convolution anew instead of keeping it: eight operations are cheaper
-than a trip to memory.
+One task is one sequence, in both directions, and `_GROUPS * LANES` channels: a step's neighbours are read while they
+are in the first-level cache, for both directions at once. The backward pass computes the convolution anew instead of
+keeping it: eight operations are cheaper than a trip to memory.
 """
 
 import numpy as np
 import torch
+from numba import types
+from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
+from rs4d_core.ops import lanes as vector
 from rs4d_core.ops.compiled import compiled, run_spans
-from rs4d_core.ops.float_bits import LOG2_E, array_of, exp2, number, rounded_like
+from rs4d_core.ops.float_bits import array_of
+from rs4d_core.ops.lanes import LANES, everywhere, lanes, load, prefetch, sigmoid, store
 
-LANES = 64
+_GROUPS = 4
+# Steps to the row that is asked for in advance.
+_AHEAD = 12
 
-_FLOAT = np.float32
-
-
-@compiled(fastmath={"contract", "nsz"}, forceinline=True)
-def _sigmoid(x):
-    power = exp2(-abs(x) * LOG2_E)
-    return (_FLOAT(1) if x >= _FLOAT(0) else power) / (_FLOAT(1) + power)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@compiled(fastmath={"contract", "nsz"})
-def _forward(u, weight, bias, y, start, stop):
-    """Tasks `start..stop`; `y (2B, L, D)`, its second half backwards."""
-    batch, length, channels = u.shape
-    taps = weight.shape[0]
-    blocks = (channels + LANES - 1) // LANES
-    total = np.empty(LANES, np.float32)
+@intrinsic
+def _weighted_rows(typingctx, start, weight, weight_at, weight_stride, rows, at, stride, taps):
+    """`start + sum over k < taps of weight[weight_at + k weight_stride] rows[at + k stride]`, all of them `Lanes`.
+
+    `taps` is a tuple of that length: the sum is unrolled.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        total, weight, weight_at, weight_stride, rows, at, stride, _ = arguments
+        for _ in range(signature.args[7].count):
+            factor, row = (
+                vector.load_vector(builder, vector.address(context, builder, kind, array, place))
+                for kind, array, place in ((signature.args[1], weight, weight_at), (signature.args[4], rows, at))
+            )
+            total = vector.multiply_add(builder, factor, row, total)
+            weight_at, at = builder.add(weight_at, weight_stride), builder.add(at, stride)
+        return total
+
+    index = types.intp
+    return lanes(lanes, weight, index, index, rows, index, index, taps), codegen
+
+
+@compiled()
+def _forward(u, weight, bias, y, shape, taps_like, start, stop):
+    """Tasks `start..stop`, each a sequence in both directions and `_GROUPS * LANES` channels. All arrays are flat.
+
+    `u (B, L, D)`, `weight (K, D)`, `y (2B, L, D)`, its second half backwards; the channels are a multiple of `LANES`.
+    `shape` is B, L, D; `taps_like` is a tuple of length K.
+    """
+    batch, length, channels = shape
+    taps, width = len(taps_like), _GROUPS * LANES
+    blocks = (channels + width - 1) // width
     for task in range(start, stop):
-        row, first = task // blocks, task % blocks * LANES
-        last = min(first + LANES, channels)
-        backwards = row >= batch
-        source = row - batch if backwards else row
-        for t in range(length):
-            total[: last - first] = bias[first:last]
-            for tap in range(max(0, taps - 1 - t), taps):
-                at = t - (taps - 1) + tap
-                u_row = u[source, length - 1 - at if backwards else at, first:last]
-                w = weight[tap, first:last]
-                for lane in range(last - first):
-                    total[lane] += w[lane] * number(u_row[lane])
-            y_row = y[row, t, first:last]
-            for lane in range(last - first):
-                y_row[lane] = rounded_like(total[lane] * _sigmoid(total[lane]), y_row[lane])
+        row, first = task // blocks, task % blocks * width
+        last = min(first + width, channels)
+        for token in range(length):
+            ahead = row * length + token
+            back = (batch + row) * length + length - 1 - token
+            for channel in range(first, last, LANES):
+                prefetch(u, (ahead + _AHEAD) * channels + channel)
+                total, other = load(bias, channel), load(bias, channel)
+                at = (ahead - taps + 1) * channels + channel
+                if token >= taps - 1:
+                    total = _weighted_rows(total, weight, channel, channels, u, at, channels, taps_like)
+                else:
+                    for tap in range(taps - 1 - token, taps):
+                        total = total + load(weight, tap * channels + channel) * load(u, at + tap * channels)
+                at = (ahead + taps - 1) * channels + channel
+                if token + taps <= length:
+                    other = _weighted_rows(other, weight, channel, channels, u, at, -channels, taps_like)
+                else:
+                    for tap in range(taps - (length - token), taps):
+                        other = other + load(weight, tap * channels + channel) * load(u, at - tap * channels)
+                store(y, ahead * channels + channel, total * sigmoid(total))
+                store(y, back * channels + channel, other * sigmoid(other))
 
 
-@compiled(fastmath={"contract", "nsz"})
-def _backward(grad_y, u, weight, bias, grad_u, grad_weight, grad_bias, start, stop):
-    """Tasks `start..stop`, each both directions of a sequence: they add to the same `grad_u (B, L, D)`.
+@compiled(forceinline=True)
+def _silu_gradient(x):
+    """d silu(x) / dx."""
+    share = sigmoid(x)
+    return share * (everywhere(_ONE) + x * (everywhere(_ONE) - share))
+
+
+@compiled()
+def _backward(grad_y, u, weight, bias, grad_u, grad_weight, grad_bias, shape, taps_like, start, stop):
+    """Tasks `start..stop`, as in `_forward`, whose argument `grad_y` has the shape of y.
 
     `grad_weight (B, K, D)` and `grad_bias (B, D)` are summed over the batch by the caller.
     """
-    batch, length, channels = u.shape
-    taps = weight.shape[0]
-    blocks = (channels + LANES - 1) // LANES
-    total = np.empty(LANES, np.float32)
-    # Gradients of the convolution at the last K steps, in a ring; and of u, until both directions are in.
-    recent = np.empty((taps, LANES), np.float32)
-    gathered = np.empty((length, LANES), np.float32)
-    weight_sum = np.empty((taps, LANES), np.float32)
-    bias_sum = np.empty(LANES, np.float32)
+    batch, length, channels = shape
+    taps, width = len(taps_like), _GROUPS * LANES
+    blocks = (channels + width - 1) // width
+    margin = taps - 1
+    # u and the gradients of the two convolutions, in the order of the tokens, between margins of zeros.
+    rows = np.zeros((length + 2 * margin) * LANES, np.float32)
+    ahead = np.zeros((length + 2 * margin) * LANES, np.float32)
+    back = np.zeros((length + 2 * margin) * LANES, np.float32)
+    taps_here = np.empty(taps * LANES, np.float32)
+    sums = np.empty((taps + 1) * LANES, np.float32)
     for task in range(start, stop):
-        source, first = task // blocks, task % blocks * LANES
-        last = min(first + LANES, channels)
-        width = last - first
-        gathered[:] = _FLOAT(0)
-        weight_sum[:] = _FLOAT(0)
-        bias_sum[:] = _FLOAT(0)
-        for direction in range(2):
-            recent[:] = _FLOAT(0)
-            for t in range(length - 1, -1, -1):
-                total[:width] = bias[first:last]
-                for tap in range(max(0, taps - 1 - t), taps):
-                    at = t - (taps - 1) + tap
-                    u_row = u[source, length - 1 - at if direction else at, first:last]
-                    w = weight[tap, first:last]
-                    for lane in range(width):
-                        total[lane] += w[lane] * number(u_row[lane])
-                grad_row = grad_y[source + direction * batch, t, first:last]
-                now = recent[t % taps]
-                for lane in range(width):
-                    share = _sigmoid(total[lane])
-                    grad = number(grad_row[lane]) * share * (_FLOAT(1) + total[lane] * (_FLOAT(1) - share))
-                    now[lane] = grad
-                    bias_sum[lane] += grad
-                for tap in range(max(0, taps - 1 - t), taps):
-                    at = t - (taps - 1) + tap
-                    u_row = u[source, length - 1 - at if direction else at, first:last]
-                    sums = weight_sum[tap]
-                    for lane in range(width):
-                        sums[lane] += now[lane] * number(u_row[lane])
-                # Step t was seen by the steps t to t + K - 1, all of which are in the ring.
-                into = gathered[length - 1 - t if direction else t]
-                for tap in range(taps):
-                    later, w = recent[(t + taps - 1 - tap) % taps], weight[tap, first:last]
-                    for lane in range(width):
-                        into[lane] += w[lane] * later[lane]
-        for t in range(length):
-            grad_u_row = grad_u[source, t, first:last]
-            for lane in range(width):
-                grad_u_row[lane] = rounded_like(gathered[t, lane], grad_u_row[lane])
-        for lane in range(width):
-            grad_bias[source, first + lane] = bias_sum[lane]
+        row, first = task // blocks, task % blocks * width
+        for channel in range(first, min(first + width, channels), LANES):
+            sums[:] = _ZERO
             for tap in range(taps):
-                grad_weight[source, tap, first + lane] = weight_sum[tap, lane]
+                store(taps_here, tap * LANES, load(weight, tap * channels + channel))
+            for token in range(length):
+                store(rows, (margin + token) * LANES, load(u, (row * length + token) * channels + channel))
+            for token in range(length):
+                center = (margin + token) * LANES
+                total = _weighted_rows(
+                    load(bias, channel), taps_here, 0, LANES, rows, token * LANES, LANES, taps_like
+                )  # fmt: skip
+                other = _weighted_rows(
+                    load(bias, channel), taps_here, 0, LANES, rows, center + margin * LANES, -LANES, taps_like
+                )  # fmt: skip
+                place = (row * length + token) * channels + channel
+                total = load(grad_y, place) * _silu_gradient(total)
+                place = ((batch + row) * length + length - 1 - token) * channels + channel
+                other = load(grad_y, place) * _silu_gradient(other)
+                store(ahead, center, total)
+                store(back, center, other)
+                for tap in range(taps):
+                    seen = load(rows, (token + tap) * LANES) * total
+                    seen = seen + load(rows, center + (margin - tap) * LANES) * other
+                    store(sums, tap * LANES, load(sums, tap * LANES) + seen)
+                store(sums, taps * LANES, load(sums, taps * LANES) + (total + other))
+            for token in range(length):
+                center = (margin + token) * LANES
+                # A token was seen by itself and the K - 1 after it, and by the K - 1 before it on the way back.
+                into = _weighted_rows(
+                    everywhere(_ZERO), taps_here, margin * LANES, -LANES, ahead, center, LANES, taps_like
+                )  # fmt: skip
+                into = _weighted_rows(into, taps_here, 0, LANES, back, token * LANES, LANES, taps_like)
+                store(grad_u, (row * length + token) * channels + channel, into)
+            for tap in range(taps):
+                store(grad_weight, (row * taps + tap) * channels + channel, load(sums, tap * LANES))
+            store(grad_bias, row * channels + channel, load(sums, taps * LANES))
 
 
 class _ConvSilu(torch.autograd.Function):
@@ -116,8 +151,7 @@ class _ConvSilu(torch.autograd.Function):
         ctx.save_for_backward(u, weight, bias)
         batch, length, channels = u.shape
         y = u.new_empty(2 * batch, length, channels)
-        arrays = [array_of(tensor) for tensor in (u, weight, bias, y)]
-        run_spans(lambda start, stop: _forward(*arrays, start, stop), 2 * batch * -(-channels // LANES))
+        _run(_forward, (u, weight, bias, y), u.shape, len(weight))
         return y
 
     @staticmethod
@@ -127,11 +161,30 @@ class _ConvSilu(torch.autograd.Function):
         batch, _, channels = u.shape
         grad_u = torch.empty_like(u)
         grad_weight, grad_bias = weight.new_empty(batch, *weight.shape), bias.new_empty(batch, channels)
-        arrays = [array_of(tensor) for tensor in (grad_y.contiguous(), u, weight, bias, grad_u, grad_weight, grad_bias)]
-        run_spans(lambda start, stop: _backward(*arrays, start, stop), batch * -(-channels // LANES))
+        tensors = (grad_y.contiguous(), u, weight, bias, grad_u, grad_weight, grad_bias)
+        _run(_backward, tensors, u.shape, len(weight))
         return grad_u, grad_weight.sum(0), grad_bias.sum(0)
 
 
-def conv_silu_numba(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `bidirectional_conv_silu`. Computed in float32, stored in u's dtype. Differentiable once."""
-    return _ConvSilu.apply(u.contiguous(), weight.float().T.contiguous(), bias.float().contiguous())
+def _run(kernel, tensors: tuple[Tensor, ...], shape: tuple[int, int, int], taps: int) -> None:
+    arrays = [array_of(tensor).reshape(-1) for tensor in tensors]
+    tasks = shape[0] * -(-shape[2] // (_GROUPS * LANES))
+    run_spans(lambda start, stop: kernel(*arrays, tuple(shape), (0.0,) * taps, start, stop), tasks)
+
+
+def conv_silu_numba(u: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+    """See `bidirectional_conv_silu`. Computed in float32, stored in u's dtype. Differentiable once, without `out`.
+
+    `out (2B, L, D)` is contiguous memory for the result, for D a multiple of `LANES`.
+    """
+    channels = u.shape[2]
+    weight, bias = weight.float().T, bias.float()
+    missing = -channels % LANES
+    if missing:
+        # Channels of zeros, for the kernels compute `LANES` of them at a time.
+        u, weight, bias = (F.pad(tensor, (0, missing)) for tensor in (u, weight, bias))
+    if out is not None:
+        _run(_forward, (u.contiguous(), weight.contiguous(), bias, out), u.shape, len(weight))
+        return out
+    y = _ConvSilu.apply(u.contiguous(), weight.contiguous(), bias.contiguous())
+    return y[..., :channels] if missing else y

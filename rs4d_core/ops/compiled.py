@@ -6,16 +6,21 @@ once, its OpenMP layer aborts a forked child (a data loader's worker), and eithe
 that ignores `torch.set_num_threads`.
 """
 
+import functools
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from numba import njit
 
 # More spans than threads, so that a thread that the system holds up does not hold up the others.
 _SPANS_PER_THREAD = 4
+
+_SHARED = ("compiled.py", "float_bits.py", "lanes.py", "scan_steps.py")
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -26,18 +31,28 @@ def compiled(**flags) -> Callable:
     numba keeps its cache beside the source, or else in the user's cache folder. Where it may write neither (a read-only
     installation under an account without a home) it refuses to decorate; there, each process compiles anew.
 
-    A cached kernel is rebuilt when its own file changes, not when a file it imports from does: so a kernel calls only
-    compiled functions of its own file, and those of `float_bits`: after a change there, delete the caches.
+    numba rebuilds a cached kernel when the file that it is in changes. Here also when one of `_SHARED` does, from which
+    kernels import: a kernel calls only compiled functions of its own file and of those.
     """
     options = {"nogil": True, "error_model": "numpy", **flags}
 
     def decorate(function: Callable) -> Callable:
         try:
-            return njit(cache=True, **options)(function)
+            kernel = njit(cache=True, **options)(function)
         except RuntimeError:
             return njit(**options)(function)
+        index = kernel._cache._cache_file
+        index._source_stamp = (index._source_stamp, _shared_stamp())
+        return kernel
 
     return decorate
+
+
+@functools.cache
+def _shared_stamp() -> str:
+    """A digest of the files that kernels of other files import from."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in _SHARED)).hexdigest()
 
 
 def run_spans(kernel: Callable[[int, int], None], tasks: int) -> None:

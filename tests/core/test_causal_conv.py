@@ -27,7 +27,8 @@ def results(dtype, batch, length, channels, kernel, rounded_to=torch.float32):
 
 def assert_close(found, wanted, relative):
     for name, one, other in zip(NAMES, found, wanted, strict=True):
-        assert (one - other).abs().max() <= relative * other.abs().max(), name
+        # Sums whose terms of size 1 cancel are as exact as their terms.
+        assert (one - other).abs().max() <= relative * max(other.abs().max(), 1), name
 
 
 @given(
