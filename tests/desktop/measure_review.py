@@ -4,14 +4,19 @@ On a Debian with QGIS; in the real desktop on a virtual screen. With `kills`, it
 decides instead, and counts what is lost.
 """
 
+import random
+import sqlite3
 import statistics
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
-from qgis_desktop import HERE, ROOT, play
+from qgis_desktop import HERE, ROOT, play, play_and_kill
 
 OBJECTS = 50_000
+KILLS = 10
 _ENGINE = ROOT / ".venv" / "bin" / "python"
 # Rectangles of 12 x 8 m on a grid of 20 m, in three classes, with scores from 0.2 to 1, over a raster of 2 m a pixel.
 _MAKE = """
@@ -66,6 +71,32 @@ def measure_times(folder: Path) -> None:
     print("rejecting {} at once: {:.2f} s".format(*told["reject_all_s"]))
 
 
+def measure_kills(folder: Path) -> None:
+    """Each time at a random moment, up to 8 s after the first decision."""
+    layer, _ = make_layer(folder, 2000)
+    log, draw = folder / "decisions.txt", random.Random()
+    print(f"{KILLS} kills: decisions made, those not in the file, and how long before the kill the last of these was")
+    for _ in range(KILLS):
+        log.write_text("")
+        wait, began = draw.uniform(0.5, 8.0), []
+
+        def due(wait=wait, began=began) -> bool:
+            if not began and log.read_text():
+                began.append(time.monotonic())
+            return bool(began) and time.monotonic() - began[0] > wait
+
+        killed = play_and_kill(
+            folder, HERE / "review_scenarios.py", "decides_until_killed", due, LAYER=str(layer), DECISIONS=str(log)
+        )
+        made = [line.split() for line in log.read_text().splitlines() if line.count(" ") == 1]
+        with sqlite3.connect(layer) as file:
+            whole = file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            accepted = {item for (item,) in file.execute("SELECT fid FROM instances WHERE status = 'accepted'")}
+        lost = [float(when) for item, when in made if int(item) not in accepted]
+        age = f", {killed - min(lost):.2f} s" if lost else ""
+        print(f"{len(made)} made, {len(lost)} lost{age}; the file is {'whole' if whole else 'BROKEN'}")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        measure_times(Path(name))
+        {"times": measure_times, "kills": measure_kills}[sys.argv[1] if sys.argv[1:] else "times"](Path(name))
