@@ -79,12 +79,15 @@ class Pyramid(nn.Module):
 
 
 class Neck(nn.Module):
-    """Aggregator, then pyramid."""
+    """Aggregator, then pyramid.
+
+    `depths` are the indices of the encoder's blocks whose outputs it reads.
+    """
 
     def __init__(self, encoder: EncoderConfig, config: NeckConfig) -> None:
         super().__init__()
-        chosen = config.blocks or range(1, encoder.depth, 2)
-        self.feature_aggregator = FeatureAggregator(encoder.dim, chosen, config.aggregator_channels, config.channels)
+        self.depths = config.blocks or range(1, encoder.depth, 2)
+        self.feature_aggregator = FeatureAggregator(encoder.dim, self.depths, config.aggregator_channels, config.channels)
         self.feature_spliter = Pyramid(config.channels, encoder.stem_channels[1:])
 
     def forward(self, encoded: EncoderOutput) -> list[Tensor]:

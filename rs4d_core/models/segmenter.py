@@ -144,7 +144,7 @@ class Segmenter(nn.Module):
                 suppress each other, all the same; but no masks are drawn for them.
         """
         height, width = images.shape[-2:]
-        encoded = self.encoder(self.normalise(images))
+        encoded = self.encoder(self.normalise(images), self.neck.depths)
         levels = self.neck(encoded)
         regions = Regions.of_images(self.rpn.propose(levels, height, width))
         class_logits, box_deltas = self.box_head(levels, regions)
@@ -165,7 +165,7 @@ class Segmenter(nn.Module):
     @torch.inference_mode()
     def encode(self, image: Tensor) -> Encoded:
         """One image `(1, 3, H, W)` as `outline` reads it: nearly all of the work, and the same for every box."""
-        encoded = self.encoder(self.normalise(image))
+        encoded = self.encoder(self.normalise(image), self.neck.depths)
         return Encoded(EncoderOutput([], encoded.last, []), self.neck(encoded))
 
     @torch.inference_mode()
