@@ -20,6 +20,7 @@ from torch import Tensor
 import rs4d_core
 from rs4d_core.device import choose_device, fast_dtype
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
+from rs4d_core.freed_memory import keep_freed_memory
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Encoded, Segmenter
@@ -272,6 +273,8 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
             )
         segmenter = Segmenter(card.config)
         segmenter.load_state_dict({name: file.get_tensor(name) for name in wanted})
+    if chosen.name == "cpu":
+        keep_freed_memory()
     segmenter.set_normalisation(card.mean, card.std)
     segmenter.to(chosen.name, memory_format=torch.channels_last).eval()
     return LoadedModel(card, segmenter, file_sha256(path), chosen.name, chosen.reason, fast_dtype(chosen.name))

@@ -201,7 +201,7 @@ def segment_scene(
         window_px, overlap_px = options.tiling(predictor)
         windows = plan(scene.width, scene.height, window_px, overlap_px)
         merger = SeamMerger(windows, scene.width, scene.height, _outline(options, predictor))
-        predictions = ScenePredictions(scene, predictor, least_scores, cancelled)
+        predictions = ScenePredictions(scene, windows, predictor, least_scores, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
         done, pace = 0, Pace(predictions.batch)
         run = _record(scene, windows[0], predictor, options, least_scores)
@@ -221,7 +221,7 @@ def segment_scene(
                     if on_features:
                         on_features(features)
 
-            for seen in predictions.of(windows):
+            for seen in predictions:
                 detections = []
                 if seen.instances is not None:
                     instances = _wanted(seen.instances, least_scores)
