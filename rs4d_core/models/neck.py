@@ -87,7 +87,9 @@ class Neck(nn.Module):
     def __init__(self, encoder: EncoderConfig, config: NeckConfig) -> None:
         super().__init__()
         self.depths = config.blocks or range(1, encoder.depth, 2)
-        self.feature_aggregator = FeatureAggregator(encoder.dim, self.depths, config.aggregator_channels, config.channels)
+        self.feature_aggregator = FeatureAggregator(
+            encoder.dim, self.depths, config.aggregator_channels, config.channels
+        )
         self.feature_spliter = Pyramid(config.channels, encoder.stem_channels[1:])
 
     def forward(self, encoded: EncoderOutput) -> list[Tensor]:
