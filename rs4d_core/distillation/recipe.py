@@ -14,6 +14,7 @@ from rs4d_core.runs.settings import Optimization, Running, check, check_share
 from rs4d_core.runs.tables import read_settings
 
 SCHEDULES = ("adaptive", "constant")
+TEACHER_MAPS = ("heads", "last")
 MASKINGS = ("learned", "uniform")
 
 
@@ -53,16 +54,21 @@ class SamChoice:
 
 @dataclass(frozen=True)
 class SegmenterChoice:
-    """The encoder of a model of our own as the teacher.
+    """A model of our own as the teacher.
 
     Attributes:
         source: the model file.
+        map: "heads": the map at stride 16 that its heads read, or "last": its encoder's last map.
         cache: as for `SamChoice`.
     """
 
     KIND: ClassVar[str] = "segmenter"
     source: str
+    map: str = "heads"
     cache: str = ""
+
+    def __post_init__(self) -> None:
+        check(self.map in TEACHER_MAPS, f'teacher.map is "{self.map}": take one of {", ".join(TEACHER_MAPS)}')
 
 
 @dataclass(frozen=True)

@@ -46,25 +46,25 @@ def open_teacher(choice: SamChoice | SegmenterChoice, size: int, device: str, pr
     """
     if isinstance(choice, SamChoice):
         return SamTeacher(choice.source, size, device, precision)
-    return SegmenterTeacher(Path(choice.source), device, precision)
+    return SegmenterTeacher(Path(choice.source), choice.map, device, precision)
 
 
 class SegmenterTeacher(Teacher):
-    """A model file of our own: the map at stride 16 that its heads read.
+    """A model file of our own: the map at stride 16 that its heads read, or its encoder's last map.
 
-    Of a model with a prompt head, that is the encoder's last map; of one with a box head, the map that its neck sums up
-    from the blocks. There, nothing reads the encoder's last map, and nothing has trained its last norm: in the default
-    model one and the same vector everywhere is within 0.09 of it, of a mean magnitude of 0.85.
+    With a prompt head, they are the same. With a box head, the heads read what the neck sums up from the blocks; the
+    last map is then the last block's behind a norm that nothing has trained. In the default model it hardly varies: one
+    vector everywhere is within 0.09 of it, of a mean magnitude of 0.85.
     """
 
-    def __init__(self, path: Path, device: str, precision: str) -> None:
+    def __init__(self, path: Path, which: str, device: str, precision: str) -> None:
         model = load_model(path, device)
         self._segmenter = model.segmenter.requires_grad_(False)
         self._kind, self._fast = torch.device(device).type, precision == "bf16"
         config = self._segmenter.config
-        self._reads_last = config.head == "prompt"
+        self._reads_last = which == "last" or config.head == "prompt"
         self.name, self.dim = model.name, config.encoder.dim if self._reads_last else config.neck.channels
-        self.identity = f"segmenter {model.sha256} {precision}"
+        self.identity = f"segmenter {model.sha256} {self._reads_last} {precision}"
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> Tensor:

@@ -245,6 +245,9 @@ def test_a_teacher_of_our_own_gives_the_map_that_its_heads_read(untrained_model)
         expected = segmenter.neck.feature_aggregator(encoded.blocks)
     assert torch.equal(teacher.maps(images), expected)
     assert teacher.dim == expected.shape[1]
+    last = open_teacher(SegmenterChoice(str(untrained_model), map="last"), 64, "cpu", "32")
+    assert torch.equal(last.maps(images), encoded.last)
+    assert last.identity != teacher.identity
 
 
 # The cache
