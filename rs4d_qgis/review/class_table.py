@@ -82,8 +82,12 @@ class ClassTable(QTreeWidget):
         for row, (name, split) in enumerate(rows):
             item = self.topLevelItem(row)
             total = sum(split)
-            ticked = wanted is None or name in wanted
-            item.setCheckState(_CLASS, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
+            if wanted is None or name in wanted:
+                item.setCheckState(_CLASS, Qt.CheckState.Checked)
+            elif name is None and wanted:
+                item.setCheckState(_CLASS, Qt.CheckState.PartiallyChecked)
+            else:
+                item.setCheckState(_CLASS, Qt.CheckState.Unchecked)
             item.setData(_BAR, _COUNT_ROLE, split)
             item.setText(_DONE, tr("{} of {}").format(spaced(split[0] + split[1]), spaced(total)))
             tip = tr("{} accepted, {} rejected, {} pending").format(*split)

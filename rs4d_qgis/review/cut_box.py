@@ -117,14 +117,14 @@ class CutBox(QgsCollapsibleGroupBox):
             else:
                 self._cuts.pop(each, None)
         self._show_cut()
-        self._redraw()
+        # While the line is dragged, a drawing that is on goes on first: each step would begin it anew, and end none.
+        self._behind = self._canvas.isDrawing()
+        if not self._behind:
+            self._redraw()
         self._queue.start()
 
     def _redraw(self) -> None:
-        """Have the map show the cut. A drawing that is on goes on first: dragging would begin it anew at each step."""
-        if self._canvas.isDrawing():
-            self._behind = True
-            return
+        """Have the map show the cut."""
         self._behind = False
         look.set_cuts(self._desk.reviewed.layer, self._cuts)
 
@@ -134,6 +134,8 @@ class CutBox(QgsCollapsibleGroupBox):
 
     def _line_up(self) -> None:
         self._queue.stop()
+        if self._behind:
+            self._redraw()
         if self._desk.session.filters.cuts != self._cuts:
             self._desk.set_filters(replace(self._desk.session.filters, cuts=dict(self._cuts)))
 

@@ -119,9 +119,9 @@ def _by_rules(own: QgsFeatureRenderer) -> QgsRuleBasedRenderer | None:
     rules = QgsRuleBasedRenderer.convertFromRenderer(own)
     if rules is None:
         return None
-    review = QgsRuleBasedRenderer.Rule(None, 0, 0, f"({_CUT}) IS NOT true", tr("Under review"), _MARK)
+    review = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT coalesce({_CUT}, false)", tr("Under review"), _MARK)
     review.appendChild(QgsRuleBasedRenderer.Rule(_rejected_symbol(), 0, 0, _REJECTED, tr("rejected")))
-    others = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT {_REJECTED}", tr("not rejected"))
+    others = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT ({_REJECTED})", tr("not rejected"))
     for rule in rules.rootRule().children():
         others.appendChild(rule.clone())
     review.appendChild(others)

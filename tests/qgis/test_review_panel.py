@@ -1,0 +1,287 @@
+"""The review dock with real layers, real keys and a real map."""
+
+import pytest
+from qgis.core import (
+    QgsApplication,
+    QgsExpressionContext,
+    QgsExpressionContextUtils,
+    QgsFillSymbol,
+    QgsMapRendererSequentialJob,
+    QgsMapSettings,
+    QgsProject,
+    QgsSettings,
+    QgsSingleSymbolRenderer,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import QEvent, QPoint, QSize, Qt, QTimer
+from qgis.PyQt.QtGui import QColor, QKeyEvent
+from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QWidget
+from review_layer import contents, opened, statuses, write_layer
+
+from rs4d_qgis.layers.results import style_result
+from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
+from rs4d_qgis.review import look
+from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.panel import ReviewDock
+
+COLORS = {"building": "#ff0000", "ship": "#00ff00", "vehicle": "#0000ff"}
+
+
+@pytest.fixture
+def layer(qgis_app, tmp_path):
+    write_layer(tmp_path / "objects.gpkg", 60)
+    layer = QgsProject.instance().addMapLayer(opened(tmp_path / "objects.gpkg"))
+    style_result(layer, COLORS)
+    yield layer
+    QgsProject.instance().clear()
+    for name in ("last", "review"):
+        QgsSettings().remove(f"rs4d/{name}")
+
+
+@pytest.fixture
+def dock(layer, qgis_iface, qgis_canvas):
+    dock = ReviewDock(qgis_iface)
+    dock.setFloating(True)
+    dock.show()
+    QTest.qWaitForWindowExposed(dock)
+    dock.review(layer)
+    yield dock
+    dock.tear_down()
+    dock.deleteLater()
+
+
+def part(dock, name, kind=QWidget):
+    found = dock.findChild(kind, name)
+    assert found is not None, name
+    return found
+
+
+def answer(button):
+    """Once a question comes up, press this button; what was asked is in the list that is returned."""
+    asked = []
+
+    def press():
+        box = QApplication.activeModalWidget()
+        if not isinstance(box, QMessageBox):
+            QTimer.singleShot(20, press)
+            return
+        asked.append(box.text())
+        box.button(button).click()
+
+    QTimer.singleShot(0, press)
+    return asked
+
+
+def drag_cut(dock, score):
+    """Drag the line there, and let it rest."""
+    dock.cut.view.dragged.emit(score)
+    QTest.qWait(200)
+
+
+def shades(layer):
+    """The colours that a drawing of the layer has, on white."""
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setOutputSize(QSize(400, 300))
+    settings.setDestinationCrs(layer.crs())
+    settings.setExtent(layer.extent())
+    settings.setExpressionContext(QgsExpressionContext(QgsExpressionContextUtils.globalProjectLayerScopes(layer)))
+    job = QgsMapRendererSequentialJob(settings)
+    job.start()
+    job.waitForFinished()
+    image = job.renderedImage()
+    seen = {image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height())}
+    return {name for name, color in COLORS.items() if color in seen}
+
+
+def test_keys_decide_on_the_object_that_is_shown_and_go_on(dock, layer, qgis_canvas):
+    first = dock.session.current
+    QTest.keyClick(qgis_canvas, "a")
+    second = dock.session.current
+    QTest.keyClick(dock, "r")
+    third = dock.session.current
+    QTest.keyClick(qgis_canvas, "s")
+    assert len({first, second, third, dock.session.current}) == 4
+    assert (statuses(layer)[first], statuses(layer)[second], statuses(layer)[third]) == (ACCEPTED, REJECTED, PENDING)
+    QTest.keyClick(qgis_canvas, "p")
+    assert dock.session.current == third
+    QTest.keyClick(qgis_canvas, "u")
+    assert (dock.session.current, statuses(layer)[second]) == (second, PENDING)
+    QTest.keyClick(qgis_canvas, "3")
+    assert layer.getFeature(second)["class"] == "vehicle"
+    assert dock.session.current == second
+    assert "vehicle" in part(dock, "review_object", QLabel).text()
+
+
+def test_a_key_that_is_held_decides_once(dock, qgis_canvas):
+    for repeated in (False, True, True, True):
+        event = QKeyEvent(QEvent.Type.KeyPress, Qt.Key.Key_A, Qt.KeyboardModifier.NoModifier, "a", repeated)
+        QApplication.sendEvent(qgis_canvas, event)
+    assert dock.session.left == 59
+
+
+def test_keys_that_are_typed_into_a_field_stay_there(dock):
+    box = part(dock, "cut_value")
+    box.setFocus()
+    QTest.keyClicks(box, "1")
+    assert (
+        dock.session.objects[dock.session.current].class_name
+        == dock.reviewed.layer.getFeature(dock.session.current)["class"]
+    )
+    assert dock.reviewed.layer.undoStack().count() == 0
+
+
+def test_keys_can_be_changed_are_shown_and_come_back_but_no_two_alike(dock, layer, qgis_canvas, qgis_iface):
+    keys = dock.desk.keys
+    assert part(dock, "review_accept", QPushButton).text() == "Accept  [A]"
+    with pytest.raises(ReviewRefused, match="R is the key of both “Accept” and “Reject”"):
+        keys.choose({"accept": "R"})
+    assert keys.key("accept") == "A"
+    keys.choose({"accept": "Space", "reject": "Ctrl+D"})
+    assert part(dock, "review_accept", QPushButton).text() == "Accept  [Space]"
+    first = dock.session.current
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_A)
+    assert dock.session.current == first
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Space)
+    second = dock.session.current
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_D, Qt.KeyboardModifier.ControlModifier)
+    assert (statuses(layer)[first], statuses(layer)[second]) == (ACCEPTED, REJECTED)
+    again = ReviewDock(qgis_iface)
+    assert part(again, "review_reject", QPushButton).text() == "Reject  [Ctrl+D]"
+    again.tear_down()
+    again.deleteLater()
+
+
+def test_many_are_decided_on_only_when_their_number_was_agreed_to(dock, layer):
+    asked = answer(QMessageBox.StandardButton.No)
+    part(dock, "decide_shown").menu().actions()[0].trigger()
+    assert asked[0].startswith("Accept 60 objects?")
+    assert set(statuses(layer).values()) == {PENDING}
+    layer.selectByIds([4, 9, 12])
+    assert part(dock, "decide_selected").text() == "Selected (3)"
+    asked = answer(QMessageBox.StandardButton.Yes)
+    part(dock, "decide_selected").menu().actions()[1].trigger()
+    assert asked[0].startswith("Reject 3 objects?")
+    assert {item for item, status in statuses(layer).items() if status == REJECTED} == {4, 9, 12}
+    dock.desk.undo()
+    assert set(statuses(layer).values()) == {PENDING}
+
+
+def test_ticks_of_classes_filter_and_bars_count(dock):
+    table = dock.classes
+    rows = {table.topLevelItem(row).text(0): table.topLevelItem(row) for row in range(table.topLevelItemCount())}
+    assert [row.text(3) for row in rows.values()] == ["0 of 60", "0 of 20", "0 of 20", "0 of 20"]
+    rows["ship"].setCheckState(0, Qt.CheckState.Unchecked)
+    assert dock.session.left == 40
+    assert rows["All"].checkState(0) == Qt.CheckState.PartiallyChecked
+    rows["All"].setCheckState(0, Qt.CheckState.Checked)
+    assert dock.session.left == 60
+    rows["All"].setCheckState(0, Qt.CheckState.Unchecked)
+    assert dock.session.left == 0
+    rows["ship"].setCheckState(0, Qt.CheckState.Checked)
+    assert {dock.session.objects[item].class_name for item in dock.session.shown} == {"ship"}
+    dock.desk.decide(dock.session.shown[:5], ACCEPTED)
+    assert rows["ship"].text(3) == "5 of 20"
+    assert rows["All"].text(3) == "5 of 60"
+
+
+def test_the_cut_hides_on_the_map_and_in_the_queue_and_touches_nothing(dock, layer):
+    before, own = contents(layer), look.own_renderer(layer)
+    dock.reviewed.decide([1], ACCEPTED)  # a building, of the lowest score
+    dock.reviewed.undo()
+    part(dock, "cut_class").setCurrentIndex(part(dock, "cut_class").findData("ship"))
+    dock.cut._class_chosen()
+    assert shades(layer) == {"building", "ship", "vehicle"}
+    drag_cut(dock, 0.99)
+    assert shades(layer) == {"building", "vehicle"}
+    assert dock.session.left == 40
+    assert (contents(layer), layer.isEditable(), layer.subsetString()) == (before, False, "")
+    asked = answer(QMessageBox.StandardButton.Yes)
+    dock.cut.apply()
+    assert asked[0].startswith("Reject 20 objects?")
+    assert {layer.getFeature(item)["class"] for item, status in statuses(layer).items() if status == REJECTED} == {
+        "ship"
+    }
+    dock.close()
+    assert layer.renderer().classAttribute() == own.classAttribute() == "class"
+    assert shades(layer) == {"building", "ship", "vehicle"}
+
+
+def test_accepted_objects_and_those_without_a_score_stay_whatever_the_cut(dock, layer):
+    ship = next(item.id for item in dock.session.objects.values() if item.class_name == "ship")
+    dock.reviewed.decide([ship], ACCEPTED)
+    drag_cut(dock, 0.99)
+    assert shades(layer) == {"ship"}
+    dock.reviewed.decide([ship], REJECTED)
+    assert shades(layer) == set()
+
+
+def test_any_look_takes_part_in_a_review_and_comes_back(layer, qgis_iface, dock):
+    dock.close()
+    layer.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple({"color": "#ff0000", "outline_style": "no"})))
+    dock.show()
+    dock.review(layer)
+    assert shades(layer) == {"building"}
+    drag_cut(dock, 0.99)
+    assert shades(layer) == set()
+    dock.close()
+    assert layer.renderer().type() == "singleSymbol"
+    assert shades(layer) == {"building"}
+
+
+def test_the_cut_steps_aside_where_all_scores_are_equal(dock, layer):
+    score = layer.fields().indexOf("score")
+    layer.dataProvider().changeAttributeValues({item: {score: 1.0} for item in range(1, 61)})
+    dock.layers.choose(None)
+    dock.review(layer)
+    assert part(dock, "cut_told", QLabel).text() == "All scores here are 1.00: there is nothing to cut."
+    assert not dock.cut.view.isVisibleTo(dock.cut)
+    QTest.mouseClick(dock.cut.view, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, QPoint(50, 10))
+    assert dock.session.left == 60
+
+
+def test_the_map_goes_along_and_keeps_its_scale_where_it_should(dock, layer, qgis_canvas):
+    def middle():
+        return layer.getGeometry(dock.session.current).boundingBox().center()
+
+    qgis_canvas.setDestinationCrs(layer.crs())
+    dock.desk.step(3)
+    assert qgis_canvas.extent().contains(middle())
+    # 12 m is five times as wide, which the window's shape may widen on.
+    assert 59 < min(qgis_canvas.extent().width(), qgis_canvas.extent().height()) < 61
+    dock.queue.zoom.setChecked(False)
+    scale = qgis_canvas.scale()
+    for _ in range(10):
+        dock.desk.step(1)
+        assert qgis_canvas.extent().contains(middle())
+        assert qgis_canvas.scale() == pytest.approx(scale)
+
+
+def test_a_layer_without_the_fields_is_offered_them(dock, tmp_path):
+    polygons = QgsVectorLayer("Polygon?crs=EPSG:32631&field=name:string", "others", "memory")
+    polygons.setCustomProperty("skipMemoryLayersCheck", 1)
+    QgsProject.instance().addMapLayer(polygons)
+    dock.layers.choose(polygons)
+    assert dock.reviewed is None
+    assert "class, score, status, edited, area_m2, run" in part(dock, "lacking_fields", QLabel).text()
+    QTest.mouseClick(part(dock, "add_fields"), Qt.MouseButton.LeftButton)
+    assert dock.reviewed.layer is polygons
+    assert not part(dock, "add_fields").isVisibleTo(dock)
+
+
+def test_a_layer_that_is_removed_leaves_an_empty_desk(dock, layer, qgis_canvas):
+    QgsProject.instance().removeMapLayer(layer.id())
+    assert dock.reviewed is None
+    assert dock.session.left == 0
+    assert part(dock, "review_object", QLabel).text() == "No layer is under review."
+    QTest.keyClick(qgis_canvas, "a")
+    QgsApplication.processEvents()
+
+
+def test_the_histogram_s_line_is_dragged_with_the_mouse(dock):
+    view = dock.cut.view
+    at = round(view.position(0.35))
+    QTest.mousePress(view, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, QPoint(at, 10))
+    assert dock.cut.value.value() == pytest.approx(0.35, abs=0.011)
+    assert QColor(COLORS["ship"]).name() == dock.desk.colors["ship"]
