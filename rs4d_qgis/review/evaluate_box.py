@@ -55,7 +55,7 @@ class EvaluateBox(QWidget):
         self.reference.setObjectName("evaluate_reference")
         self.reference.setFilters(POLYGON_LAYERS)
         self.reference.setAllowEmptyLayer(True, tr("Choose a layer of polygons"))
-        self.reference.setLayer(None)
+        self.reference.setCurrentIndex(0)
         self.class_field = QgsFieldComboBox()
         self.class_field.setObjectName("evaluate_class_field")
         self.class_field.setAllowEmptyFieldName(True)
@@ -124,6 +124,12 @@ class EvaluateBox(QWidget):
         if feature is not None and feature.isValid():  # the analyst may have deleted it
             self.spotlight.show(self._walk.layer, feature)
             self.error.say(self._walk.told(feature))
+
+    def showEvent(self, event) -> None:
+        """The list has lost its place where layers came while nobody looked."""
+        super().showEvent(event)
+        if self.reference.currentIndex() < 0:
+            self.reference.setCurrentIndex(0)
 
     def _build(self) -> None:
         for combo in (self.reference, self.class_field):

@@ -90,7 +90,7 @@ class ExportBox(QWidget):
         self.scene.setObjectName("export_scene")
         self.scene.setFilters(RASTER_LAYERS)
         self.scene.setAllowEmptyLayer(True, tr("the one of the run"))
-        self.scene.setLayer(None)
+        self.scene.setCurrentIndex(0)
         self._rule = QuietLabel()
         self.export_button = QPushButton(tr("Export"))
         self.export_button.setObjectName("export_run")
@@ -173,6 +173,12 @@ class ExportBox(QWidget):
         """The format that is chosen."""
         return self.format.currentData()
 
+    def showEvent(self, event) -> None:
+        """The list has lost its place where layers came while nobody looked."""
+        super().showEvent(event)
+        if self.scene.currentIndex() < 0:
+            self.scene.setCurrentIndex(0)
+
     def _build(self) -> None:
         for combo in (self.objects, self.format, self.scene):
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -198,8 +204,8 @@ class ExportBox(QWidget):
         buttons.addStretch(1)
         layout = QVBoxLayout(self)
         layout.addWidget(group)
-        layout.addWidget(numbers)
         layout.addWidget(self.work)
+        layout.addWidget(numbers)
         layout.addStretch(1)
 
     def _show(self) -> None:

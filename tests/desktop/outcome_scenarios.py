@@ -37,6 +37,7 @@ def hands_over(desk):
     QTest.mouseClick(widget(desk, "export_run"), Qt.MouseButton.LeftButton)
     yield lambda: not export.work.busy
     report["exported"] = export.work.told
+    report["scene"] = export.scene.currentText()
     yield from settled(desk)
     desk.shot("exported")
     export.write_summary(str(folder / "summary.csv"))
@@ -55,4 +56,10 @@ def hands_over(desk):
         report["walk"].append(evaluation.error.text())
     yield from settled(desk)
     desk.shot("errors")
+    # What QGIS would ask about before it closes.
+    report["kept"] = [
+        each.name()
+        for each in desk.project.mapLayers().values()
+        if each.isTemporary() and not int(each.customProperty("skipMemoryLayersCheck", 0))
+    ]
     report["figures"] = [evaluation.table.topLevelItem(0).text(column) for column in range(7)]

@@ -34,6 +34,7 @@ def test_the_exported_chips_hold_the_accepted_polygons(handed_over):
     told, folder = handed_over
     coco = COCO(folder / "chips" / "annotations.json")
     assert told["exported"].startswith("8 objects of 8 are in")
+    assert told["scene"] == "the one of the run"
     names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
     pieces: dict[tuple[int, str], list] = {}
     for annotation in coco.loadAnns(coco.getAnnIds(iscrowd=False)):
@@ -61,3 +62,4 @@ def test_the_figures_are_those_of_the_command_line(handed_over):
     figures = (metrics.ap50, metrics.precision, metrics.recall, metrics.f1, metrics.mean_iou)
     assert told["figures"] == ["All", *(f"{100 * figure:.0f}" for figure in figures), str(metrics.reference)]
     assert [line.split(" ")[0] for line in told["walk"]] == ["1", "2", "3"]
+    assert told["kept"] == []  # the errors can be made again: nobody is asked about them
