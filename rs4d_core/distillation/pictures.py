@@ -31,13 +31,12 @@ def draw_curve(metrics: Path, path: Path) -> None:
     )
     axes.set(xlabel="step", ylabel="L1", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="upper right")
     if steps:
         percent = axes.twinx()
         for name, style in (("noise", ":"), ("mask", "--")):
             percent.plot([e["step"] for e in steps], [e[name] for e in steps], style, color="grey", lw=1, label=name)
         percent.set(ylabel="noise, mask (%)", ylim=(0, None))
-        percent.legend(loc="lower left")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     _write(figure, path)
 
 
