@@ -7,8 +7,8 @@ from functools import partial
 
 from qgis.core import QgsCsException, QgsFeatureRequest, QgsGeometry, QgsPointXY, QgsRectangle
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QObject, pyqtSignal
-from qgis.PyQt.QtWidgets import QMessageBox
+from qgis.PyQt.QtCore import QObject, Qt, pyqtSignal
+from qgis.PyQt.QtWidgets import QApplication, QMessageBox
 
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import REJECTED
@@ -164,7 +164,12 @@ class EditWork(QObject):
         """Look for duplicates among the selected objects, if they are several, else in the layer; and ask."""
         layer = self._desk.reviewed.layer
         among = list(layer.selectedFeatureIds()) if layer.selectedFeatureCount() > 1 else None
-        found = self.editor.duplicates(among)
+        # In 50 000 objects this takes some seconds.
+        QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+        try:
+            found = self.editor.duplicates(among)
+        finally:
+            QApplication.restoreOverrideCursor()
         if not found:
             raise ReviewRefused(tr("No object is there twice"))
         layer.selectByIds(found)
@@ -234,8 +239,8 @@ class EditWork(QObject):
         return self._desk.classes[0] if self._desk.classes else ""
 
     def _another_layer(self) -> None:
-        self.engine.cancel()
         self._let_go()
+        self.engine.cancel()
         reviewed = self._desk.reviewed
         if reviewed is not None:
             self.editor = Editor(reviewed, self)
