@@ -28,15 +28,22 @@ from rs4d_core.ops.lanes import (
     stack_floats,
     store,
 )
-from rs4d_core.ops.scan_steps import dot, load_states, step, step_back, store_states
+from rs4d_core.ops.scan_steps import (
+    STATES_AT_ONCE,
+    dot,
+    largest_divisor,
+    load_states,
+    step,
+    step_back,
+    store_states,
+)
 
 STEPS = 32
 _GROUPS = 4
 WIDTH = _GROUPS * LANES
 
-# States that a processor holds in its registers at a time.
-_STATES_AT_ONCE = 16
-# With the gradients that they take along, and decays and states of a chunk in the first-level cache.
+# Backwards: as many states at a time as leave room for their gradients in registers, and for a chunk of them, and of
+# their decays, in the first-level cache.
 _STATES_AT_ONCE_BACK = 4
 
 _ZERO, _HALF, _ONE, _LOG_2 = np.float32(0), np.float32(0.5), np.float32(1), np.float32(np.log(2))
@@ -251,7 +258,7 @@ class _BidirectionalScan(torch.autograd.Function):
         tensors = (grad_out.contiguous(), u, projected, dt_weight, dt_bias, _rates(A), D, z, states)
         arrays = [_flat(tensor) for tensor in (*tensors, grad_u, grad_pre, grad_z, grad_a, grad_d, grad_bc)]
         sizes = (batch, length, channels, n_states)
-        tuples = (0.0,) * _largest_divisor(n_states, _STATES_AT_ONCE_BACK), (0.0,) * rank
+        tuples = (0.0,) * largest_divisor(n_states, _STATES_AT_ONCE_BACK), (0.0,) * rank
         run_spans(lambda start, stop: _backward(*arrays, sizes, *tuples, start, stop), batch * blocks)
         with torch.autocast("cpu", enabled=False):
             flat, dt = grad_pre.flatten(0, 1), projected[..., :rank].flatten(0, 1).to(u.dtype)
@@ -307,7 +314,7 @@ def _run_forward(arguments: tuple[Tensor, ...], out: Tensor | None, keep_states:
     rates = _rates(A)
     arrays = [_flat(tensor) for tensor in (u, projected, dt_weight, dt_bias, rates, D, z, out, states)]
     sizes = (batch, length, channels, n_states)
-    tuples = (0.0,) * _largest_divisor(n_states, _STATES_AT_ONCE), (0.0,) * len(dt_weight)
+    tuples = (0.0,) * largest_divisor(n_states, STATES_AT_ONCE), (0.0,) * len(dt_weight)
     tasks = batch * -(-channels // WIDTH)
     run_spans(lambda start, stop: _forward(*arrays, keep_states, sizes, *tuples, start, stop), tasks)
     return out, states
@@ -320,7 +327,3 @@ def _rates(A: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> np.ndarray:
     return array_of(tensor).reshape(-1)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)

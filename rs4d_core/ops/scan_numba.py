@@ -1,13 +1,12 @@
 """Selective scan on the CPU in float32: compiled forward and backward.
 
-One task is one sequence and one block of `LANES` channels. A task walks along the sequence in chunks of `STEPS` steps,
-and inside a chunk handles one of the N states after the other, so that all it touches (`STEPS x LANES` floats a buffer)
-stays in the first-level cache and the innermost loop runs over a fixed number of channels, which LLVM turns into vector
-code. The forward pass keeps the state at the start of each chunk; the backward pass recomputes the states inside.
-Memory is therefore that of the arguments plus `L / STEPS` states.
+One task is one sequence and one block of `LANES` channels. The forward pass holds the states of some channels in
+registers along a chunk of `STEPS` steps, and keeps the state at the start of each chunk; the backward pass recomputes
+the states inside, one of the N after the other, so that all it touches (`STEPS x LANES` floats a buffer) stays in the
+first-level cache. Memory is therefore that of the arguments plus `L / STEPS` states.
 
-The buffers are on the stack because LLVM can see that two stack arrays do not overlap; of two numpy arrays it cannot
-know, and would test for it at every entry of every innermost loop.
+The backward pass's buffers are on the stack because LLVM can see that two stack arrays do not overlap; of two numpy
+arrays it cannot know, and would test for it at every entry of every innermost loop.
 """
 
 import llvmlite.ir
@@ -18,9 +17,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
+from rs4d_core.ops import lanes as vector
 from rs4d_core.ops.compiled import compiled, run_spans
 from rs4d_core.ops.float_bits import LOG2_E, array_of, exp2, number, rounded_like
+from rs4d_core.ops.scan_steps import STATES_AT_ONCE, largest_divisor, load_states, step, store_states
 
 LANES = 64
 STEPS = 32
@@ -48,64 +50,47 @@ _chunk_buffer = _stack_floats(STEPS * LANES)
 _chunk_buffer_and_one = _stack_floats((STEPS + 1) * LANES)
 
 
-@compiled(fastmath={"contract", "nsz", "reassoc"})
-def _forward(u, delta, a, b, c, d, y, states, keep, start, stop):
-    """Tasks `start..stop` of the forward pass; `states (B, chunks, N, D)` is filled where `keep`."""
-    length, channels, n_states = u.shape[1], u.shape[2], a.shape[1]
-    blocks = (channels + LANES - 1) // LANES
-    state = carray(_lane_buffer(), (LANES,), np.float32)
-    rate = carray(_lane_buffer(), (LANES,), np.float32)
-    step_size = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
-    inflow = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
-    out = carray(_chunk_buffer(), (STEPS, LANES), np.float32)
-    carried = np.empty((n_states, LANES), np.float32)
-    rates = np.empty((n_states, LANES), np.float32)
-    # The channels that a last, narrower block lacks count as steps of size 0.
-    step_size[:] = _FLOAT(0)
-    inflow[:] = _FLOAT(0)
-    out[:] = _FLOAT(0)
+@compiled()
+def _forward(u, delta, rates, bc, d, y, states, keep, shape, group, start, stop):
+    """Tasks `start..stop` of the forward pass. All arrays are flat, the channels a multiple of `vector.LANES`.
 
+    `rates (D / LANES, N, LANES)` is A log2(e), `bc (B, L, 2N)` B and C; `states (B, chunks, N, D)` is filled where
+    `keep`. `shape` is B, L, D, N; `group` is a tuple as long as the states computed at once.
+    """
+    _, length, channels, n_states = shape
+    at_once, lanes = len(group), vector.LANES
+    blocks, chunks = (channels + LANES - 1) // LANES, (length + STEPS - 1) // STEPS
+    out = _chunk_buffer()
+    carried = np.empty(n_states * LANES, np.float32)
     for task in range(start, stop):
         row, first = task // blocks, task % blocks * LANES
-        last = min(first + LANES, channels)
-        width = last - first
-        step_size[:, width:] = _FLOAT(0)
-        inflow[:, width:] = _FLOAT(0)
-        skip = d[first:last]
         carried[:] = _FLOAT(0)
-        rates[:] = _FLOAT(0)
-        for lane in range(width):
-            for n in range(n_states):
-                rates[n, lane] = a[first + lane, n] * LOG2_E
-        for at in range(0, length, STEPS):
+        for chunk in range(chunks):
+            at = chunk * STEPS
             steps = min(STEPS, length - at)
-            for t in range(steps):
-                # One slice a row: an index that is a sum is tested for being negative, which hinders vector code.
-                u_row, delta_row = u[row, at + t, first:last], delta[row, at + t, first:last]
-                for lane in range(width):
-                    step_size[t, lane] = number(delta_row[lane])
-                    inflow[t, lane] = number(delta_row[lane]) * number(u_row[lane])
-                    out[t, lane] = skip[lane] * number(u_row[lane])
-            for n in range(n_states):
-                for lane in range(LANES):
-                    state[lane] = carried[n, lane]
-                    rate[lane] = rates[n, lane]
-                if keep:
-                    kept = states[row, at // STEPS, n, first:last]
-                    for lane in range(width):
-                        kept[lane] = state[lane]
-                for t in range(steps):
-                    b_t, c_t = b[row, at + t, n], c[row, at + t, n]
-                    for lane in range(LANES):
-                        new = exp2(step_size[t, lane] * rate[lane]) * state[lane] + inflow[t, lane] * b_t
-                        state[lane] = new
-                        out[t, lane] += new * c_t
-                for lane in range(LANES):
-                    carried[n, lane] = state[lane]
-            for t in range(steps):
-                y_row = y[row, at + t, first:last]
-                for lane in range(width):
-                    y_row[lane] = rounded_like(out[t, lane], y_row[lane])
+            top = row * length + at
+            for channel in range(first, min(first + LANES, channels), lanes):
+                skip = vector.load(d, channel)
+                for n in range(0, n_states, at_once):
+                    place = (channel - first) * n_states + n * lanes
+                    h = load_states(group, carried, place, lanes)
+                    if keep:
+                        kept_at = ((row * chunks + chunk) * n_states + n) * channels + channel
+                        store_states(h, states, kept_at, channels)
+                    for t in range(steps):
+                        here, b = (top + t) * channels + channel, (top + t) * 2 * n_states + n
+                        size, value = vector.load(delta, here), vector.load(u, here)
+                        total = vector.load(out, t * lanes) if n else skip * value
+                        h, _, total = step(
+                            h, size, size * value, rates, channel * n_states + n * lanes, bc, b, b + n_states, total
+                        )
+                        if n + at_once < n_states:
+                            vector.store(out, t * lanes, total)
+                        else:
+                            vector.store(y, here, total)
+                        vector.prefetch(u, here + STEPS * channels)
+                        vector.prefetch(delta, here + STEPS * channels)
+                    store_states(h, carried, place, lanes)
 
 
 @compiled(fastmath={"contract", "nsz", "reassoc"})
@@ -253,10 +238,20 @@ def scan_numba(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
 
 
 def _run_forward(arguments: tuple[Tensor, ...], keep_states: bool) -> tuple[Tensor, Tensor]:
-    u, _, a, _, _, _ = arguments
+    u, delta, a, b, c, d = arguments
     batch, length, channels = u.shape
+    n_states = a.shape[1]
     chunks = -(-length // STEPS) if keep_states else 0
-    y, states = torch.empty_like(u), a.new_empty(batch, chunks, a.shape[1], channels)
-    arrays = [array_of(tensor) for tensor in (*arguments, y, states)]
-    run_spans(lambda start, stop: _forward(*arrays, keep_states, start, stop), batch * -(-channels // LANES))
+    # Channels of zeros fill the last group of lanes.
+    missing = -channels % vector.LANES
+    padded = [F.pad(tensor, (0, missing)) for tensor in (u, delta, a.T, d)] if missing else [u, delta, a.T, d]
+    rates = (padded[2] * LOG2_E).view(n_states, -1, vector.LANES).transpose(0, 1).contiguous()
+    bc = torch.cat([b, c], dim=-1)
+    y, states = torch.empty_like(padded[0]), a.new_empty(batch, chunks, n_states, channels + missing)
+    arrays = [array_of(tensor).reshape(-1) for tensor in (*padded[:2], rates, bc, padded[3], y, states)]
+    sizes, group = (batch, length, channels + missing, n_states), (0.0,) * largest_divisor(n_states, STATES_AT_ONCE)
+    tasks = batch * -(-channels // LANES)
+    run_spans(lambda start, stop: _forward(*arrays, keep_states, sizes, group, start, stop), tasks)
+    if missing:
+        y, states = y[..., :channels].contiguous(), states[..., :channels].contiguous()
     return y, states

@@ -7,7 +7,15 @@ from numba.extending import intrinsic
 from rs4d_core.ops import lanes as vector
 from rs4d_core.ops.lanes import lanes
 
+# States that a processor holds in its registers at a time.
+STATES_AT_ONCE = 16
+
 _INDEX = ir.IntType(64)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`: how many of `number` states to compute at once."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
 def _at(builder, at, offset):
