@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rs4d_core.errors import RS4DError
-from rs4d_core.evaluation import counts
+from rs4d_core.evaluation import counts, encoder_speed
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,39 @@ def show_counts(console: Console, figures: dict[str, Any]) -> None:
     )
 
 
+def show_encoder(console: Console, figures: dict[str, Any]) -> None:
+    """Against SAM ViT-B, by size, and where the time goes."""
+    base, sam = figures["seconds"]["base"], figures["seconds"]["sam_vit_b"]
+    table = Table(
+        "base encoder, 1024 x 1024", "seconds", "SAM ViT-B's", "SAM / ours", *figures["shares"]["base"]["fp32"]
+    )
+    for name, ratio in figures["ratios"]["base"].items():
+        parts = figures["shares"]["base"][name.partition("_")[0]].values()
+        table.add_row(
+            name, f"{base[name]:.3f}", f"{sam[name]:.3f}", f"{ratio:.2f}x", *(f"{part:.0%}" for part in parts)
+        )
+    console.print(table)
+    sizes = Table("base encoder", "side", "seconds", "step", "peak memory")
+    for precision, scaling in figures["scaling"]["base"].items():
+        for side in (1024, 2048, 4096):
+            step = f"{scaling[f'step_{side}']:.2f}x" if f"step_{side}" in scaling else ""
+            seconds, peak = scaling[f"seconds_{side}"], scaling[f"peak_mib_{side}"]
+            sizes.add_row(precision, str(side), f"{seconds:.3f}", step, f"{peak:.0f} MiB")
+    console.print(sizes)
+    scan = figures["scan"]
+    beside = "no C compiler found" if scan["c_s"] is None else f"{scan['c_s'] * 1e3:.1f} ms as a C loop"
+    console.print(
+        f"One direction's scan: {scan['numba_s'] * 1e3:.1f} ms, {beside}. {figures['threads']} threads. Medians of "
+        "interleaved runs; a part's share is of the same work timed alone.",
+        highlight=False,
+    )
+
+
 SECTIONS = {
     "counts": Section(counts.count_all, show_counts, "parameters and MACs of the encoders, against SAM ViT-B"),
+    "encoder": Section(
+        encoder_speed.measure, show_encoder, "seconds and memory of the base encoder, against SAM ViT-B"
+    ),
 }
 
 

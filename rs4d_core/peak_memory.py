@@ -1,0 +1,15 @@
+"""How much memory this process has held at most."""
+
+import sys
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
