@@ -94,9 +94,10 @@ class RawShapes:
             rows = file.GetLayerByName(RAW_TABLE) or _made(file)
             if rows is None or rows.StartTransaction() != ogr.OGRERR_NONE:
                 return False
-            of_layer = f"layer = '{_quoted(self._table)}'"
             numbers = ", ".join(str(feature.id()) for feature in raw)
-            file.ExecuteSQL(f'DELETE FROM "{RAW_TABLE}" WHERE {of_layer} AND feature IN ({numbers})')
+            rows.SetAttributeFilter(f"layer = '{_quoted(self._table)}' AND feature IN ({numbers})")
+            for old in [row.GetFID() for row in rows]:
+                rows.DeleteFeature(old)
             for feature in raw:
                 row = ogr.Feature(rows.GetLayerDefn())
                 row["layer"], row["feature"], row["run"] = self._table, feature.id(), _text(feature["run"])
