@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rs4d_core.errors import RS4DError
-from rs4d_core.evaluation import counts, encoder_speed
+from rs4d_core.evaluation import counts, encoder_speed, heads_speed, scene_speed
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,66 @@ def show_encoder(console: Console, figures: dict[str, Any]) -> None:
     )
 
 
+def show_heads(console: Console, figures: dict[str, Any]) -> None:
+    """A row for each part of a window."""
+    windows = figures["heads"]
+    table = Table(f"default model, {figures['threads']} threads, {figures['dtype']}", *windows)
+    for part in next(iter(windows.values()))["seconds"]:
+        table.add_row(part, *(f"{window['seconds'][part] * 1e3:.1f} ms" for window in windows.values()))
+    table.add_row("heads / whole", *(f"{window['heads_share']:.0%}" for window in windows.values()))
+    console.print(table)
+    console.print(
+        "Medians. Heads: rpn (with its proposals), box and mask, with the RoIAlign and the suppression in them.",
+        highlight=False,
+    )
+
+
+def show_scene(console: Console, figures: dict[str, Any]) -> None:
+    """A row for each scene, and the time until the first polygon."""
+    scene = dict(figures["scene"])
+    first, extent, twice = (scene.pop(key) for key in ("first_polygon_s", "extent_1024_s", "twice_the_scene"))
+    table = Table("scene", "windows", "instances", "seconds", "outside the model", "peak memory")
+    for name, run in scene.items():
+        table.add_row(
+            name,
+            str(run["windows"]),
+            str(run["instances"]),
+            f"{run['seconds']:.1f}",
+            f"{run['outside_share']:.1%}",
+            f"{run['peak_mib']:.0f} MiB",
+        )
+    console.print(table)
+    console.print(
+        f"Twice the scene takes {twice:.2f} times as long. An extent of 1024 x 1024 px with a warm engine: first "
+        f"polygons after {first:.2f} s, all after {extent:.2f} s.",
+        highlight=False,
+    )
+
+
+def show_memory(console: Console, figures: dict[str, Any]) -> None:
+    """A row for each scene."""
+    memory = dict(figures["memory"])
+    ratio = memory.pop("ratio")
+    table = Table("scene", "windows", "instances", "seconds", "peak memory")
+    for name, run in memory.items():
+        table.add_row(
+            name, str(run["windows"]), str(run["instances"]), f"{run['seconds']:.1f}", f"{run['peak_mib']:.0f} MiB"
+        )
+    console.print(table)
+    console.print(f"The larger scene's peak is {ratio:.2f} times the smaller one's. No model: the pipeline alone.")
+
+
 SECTIONS = {
     "counts": Section(counts.count_all, show_counts, "parameters and MACs of the encoders, against SAM ViT-B"),
     "encoder": Section(
         encoder_speed.measure, show_encoder, "seconds and memory of the base encoder, against SAM ViT-B"
+    ),
+    "heads": Section(heads_speed.measure, show_heads, "where a window's time goes in the default model (1 minute)"),
+    "scene": Section(
+        scene_speed.measure_scenes, show_scene, "whole scenes: time, share outside the model, memory (4 minutes)"
+    ),
+    "memory": Section(
+        scene_speed.measure_memory, show_memory, "peak memory at 16 megapixels and at 1 gigapixel (2 minutes)"
     ),
 }
 

@@ -5,7 +5,6 @@ and windows to do, so memory does not grow with the scene.
 """
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import shapely
 
 from rs4d_core.errors import OptionError
 from rs4d_core.models.instances import Instances
+from rs4d_core.peak_memory import peak_rss_mb
 from rs4d_core.scenes.area import Area
 from rs4d_core.scenes.areal import multipolygons, without_specks
 from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
@@ -247,7 +247,7 @@ def segment_scene(
         time.perf_counter() - started,
         predictions.model_seconds,
         predictor.device,
-        _peak_rss_mb(),
+        peak_rss_mb(),
         predictions.interrupted,
         tuple(notes),
     )
@@ -321,15 +321,3 @@ def _features(merged: list[MergedInstance], scene: Scene, classes: tuple[str, ..
         Feature(geometry, classes[instance.label], instance.score, scene.area_m2(geometry))
         for geometry, instance in zip(placed, merged, strict=True)
     ]
-
-
-def _peak_rss_mb() -> float:
-    """The most memory that this process has held so far, in MiB."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
