@@ -74,11 +74,13 @@ class CutBox(QgsCollapsibleGroupBox):
         line.addWidget(self._classes, 1)
         line.addWidget(self.value)
         line.addWidget(self._reset)
+        below = QHBoxLayout()
+        below.addWidget(self._told, 1)
+        below.addWidget(self._apply, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.addLayout(line)
         layout.addWidget(self.view)
-        layout.addWidget(self._told)
-        layout.addWidget(self._apply)
+        layout.addLayout(below)
         self._queue = QTimer(self)
         self._queue.setSingleShot(True)
         self._queue.setInterval(_MS_UNTIL_QUEUE)
@@ -195,7 +197,7 @@ class CutBox(QgsCollapsibleGroupBox):
                 )
             )
         self._apply.setVisible(bool(self._cuts))
-        self._apply.setText(tr("Reject what is hidden..."))
+        self._apply.setText(tr("Reject hidden..."))
 
     def _cut_of(self, name: str | None) -> float:
         if name is not None:

@@ -11,8 +11,8 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QHBoxLayout,
+    QLabel,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -102,16 +102,17 @@ class EditBar(QWidget):
         for line in (drawn, at_once):
             line.setSpacing(2)
             line.addStretch(1)
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow(tr("New objects:"), self._classes)
-        form.addRow(tr("Simplify by:"), self._tolerance)
+        choices = QHBoxLayout()
+        choices.addWidget(QLabel(tr("New:")))
+        choices.addWidget(self._classes, 1)
+        choices.addWidget(QLabel(tr("Simplify by:")))
+        choices.addWidget(self._tolerance)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(drawn)
         layout.addLayout(at_once)
-        layout.addLayout(form)
+        layout.addLayout(choices)
 
     @staticmethod
     def _own_tools() -> list[tuple]:

@@ -82,6 +82,12 @@ def draw_and_run(desk):
     ]
     desk.map_shot("after")
     desk.shot("done")
+    desk.click("review_result")
+    yield lambda: desk.review.isVisible() and desk.review.reviewed is not None
+    desk.report["reviewed"] = [desk.review.reviewed.layer.id() == result.id(), desk.review.session.left]
+    desk.report["panels_lie_together"] = desk.iface.mainWindow().tabifiedDockWidgets(desk.dock) == [desk.review]
+    yield lambda: not desk.canvas.isDrawing()
+    desk.shot("review")
 
 
 def live_then_cancel(desk):

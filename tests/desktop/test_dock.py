@@ -56,6 +56,8 @@ def test_draw_an_extent_run_and_see_polygons_then_reopen_the_run(play, tmp_path)
     assert result["renderer"] == "categorizedSymbol"
     assert any("rs4d-tiny" in line for line in result["history"])
     assert told["live"] == 0
+    assert told["reviewed"] == [True, result["count"]]
+    assert told["panels_lie_together"]
     assert told["slowest_ms"] < LONGEST_PAUSE_MS
     outlines = [pixels_of(told["colors"], tmp_path / f"{name}.png") for name in ("before", "after")]
     assert outlines[0] < 10 < outlines[1]
