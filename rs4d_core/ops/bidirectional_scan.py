@@ -1,5 +1,8 @@
 """What a bidirectional Mamba mixer does between its projections: step sizes, both scans, their mean and the gate."""
 
+import functools
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +18,8 @@ def bidirectional_scan(
 
     With `dt, B, C` the columns of `projected`, the step sizes are `softplus(dt dt_weight^T + dt_bias)`, and the scan is
     that of `selective_scan`. CPU tensors of float32 or bfloat16 are computed by one compiled kernel, which holds
-    neither step sizes nor the two scans' results in memory; all others by torch and `selective_scan`.
+    neither step sizes nor the two scans' results in memory; CUDA tensors of float32 or half precision by kernels in
+    Triton, where mamba-ssm's is not installed; all others by torch and `selective_scan`.
 
     Args:
         u: `(2B, L, D)`: B sequences from first to last step, then the same from last to first, as
@@ -38,6 +42,10 @@ def bidirectional_scan(
         from rs4d_core.ops.bidirectional_scan_numba import bidirectional_scan_numba
 
         return bidirectional_scan_numba(u, projected, dt_weight, dt_bias, A, D, z)
+    if u.device.type == "cuda" and u.dtype != torch.float64 and _preferred_on_cuda() == "triton":
+        from rs4d_core.ops.bidirectional_scan_triton import bidirectional_scan_triton
+
+        return bidirectional_scan_triton(u, projected, dt_weight, dt_bias, A, D, z)
     return bidirectional_scan_torch(u, projected, dt_weight, dt_bias, A, D, z)
 
 
@@ -51,6 +59,12 @@ def bidirectional_scan_torch(
     scanned = selective_scan(u, delta, A, B, C, D)
     mean = 0.5 * (scanned[:batch] + scanned[batch:].flip(1))
     return mean * F.silu(z)
+
+
+@functools.cache
+def _preferred_on_cuda() -> str:
+    # Looked up once: it searches the disk, and is asked in every block.
+    return "triton" if find_spec("mamba_ssm") is None and find_spec("triton") is not None else "torch"
 
 
 def _check_shapes(u, projected, dt_weight, dt_bias, A, D, z) -> None:
