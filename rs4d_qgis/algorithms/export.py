@@ -14,12 +14,13 @@ from qgis.core import (
     QgsProcessingParameterBoolean,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
 )
 
 from rs4d_qgis.algorithms.engine_algorithm import EngineAlgorithm
 from rs4d_qgis.algorithms.vector_input import write_input
-from rs4d_qgis.compat import SOURCE_POLYGON
+from rs4d_qgis.compat import NUMBER_DOUBLE, NUMBER_INTEGER, SOURCE_POLYGON
 from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.layers.source import local_file
 from rs4d_qgis.translation import tr
@@ -31,6 +32,8 @@ class ExportAlgorithm(EngineAlgorithm):
     INPUT = "INPUT"
     ACCEPTED = "ACCEPTED"
     SCENE = "SCENE"
+    CHIP_PX = "CHIP_PX"
+    RESOLUTION = "RESOLUTION"
     OUTPUT = "OUTPUT"
     INSTANCES = "INSTANCES"
 
@@ -41,17 +44,24 @@ class ExportAlgorithm(EngineAlgorithm):
         return tr("Export instance polygons")
 
     def tags(self) -> list[str]:
-        return tr("coco,json,geojson,geopackage,flatgeobuf,geoparquet,accepted,training data,save").split(",")
+        return tr(
+            "coco,json,geojson,geopackage,shapefile,flatgeobuf,geoparquet,accepted,training data,chips,save"
+        ).split(",")
 
     def shortDescription(self) -> str:
-        return tr("Writes a result as COCO, GeoJSON, GeoPackage, FlatGeobuf or GeoParquet: all, or what was accepted.")
+        return tr(
+            "Writes a result as COCO, GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet, or as image chips."
+        )
 
     def shortHelpString(self) -> str:
         return tr(
             "Writes a result of RS4D, with its edits, in the format that the file's name asks for: .gpkg, .geojson (in "
-            "longitude and latitude), .fgb, .parquet, or .json for COCO (in pixels of the scene).\n\nThe log says how "
-            "many polygons really are in the file. An existing GeoPackage may hold other results and is not replaced; "
-            "other files are."
+            "longitude and latitude), .shp, .fgb, .parquet, or .json for COCO (in pixels of the scene).\n\n"
+            "With a size of chips, the file is FOLDER/annotations.json in a new folder, and image chips of the scene "
+            "lie beside it, to train on: what was rejected is background there, and with “Accepted ones only” what is "
+            "not decided yet is to be ignored.\n\n"
+            "The log says how many polygons really are in the file. An existing GeoPackage may hold other results and "
+            "is not replaced, nor is a Shapefile; other files are."
         )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -69,10 +79,25 @@ class ExportAlgorithm(EngineAlgorithm):
                "that still is at its place."),
         )  # fmt: skip
         self.add(
+            QgsProcessingParameterNumber(
+                self.CHIP_PX, tr("Size of chips, pixels"), NUMBER_INTEGER, optional=True, minValue=32, maxValue=4096
+            ),
+            tr("Cuts the scene into image chips to train on, where the layer has polygons. Without it there are none."),
+            advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(
+                self.RESOLUTION, tr("Resolution of chips, metres a pixel"), NUMBER_DOUBLE, optional=True, minValue=0.001
+            ),
+            tr("Without it, chips are as the run read the scene."),
+            advanced=True,
+        )
+        self.add(
             QgsProcessingParameterFileDestination(
                 self.OUTPUT,
                 tr("File"),
-                "GeoPackage (*.gpkg);;GeoJSON (*.geojson);;COCO (*.json);;FlatGeobuf (*.fgb);;GeoParquet (*.parquet)",
+                "GeoPackage (*.gpkg);;GeoJSON (*.geojson);;COCO (*.json);;Shapefile (*.shp);;FlatGeobuf (*.fgb);;"
+                "GeoParquet (*.parquet)",
             ),
             tr("The ending of its name decides on the format."),
         )
@@ -107,6 +132,8 @@ class ExportAlgorithm(EngineAlgorithm):
                 "output": output,
                 "accepted": self.parameterAsBoolean(parameters, self.ACCEPTED, context),
                 "scene": self._scene,
+                "chip_px": self._number(self.parameterAsInt, parameters, self.CHIP_PX, context),
+                "resolution_m": self._number(self.parameterAsDouble, parameters, self.RESOLUTION, context),
             }
             result = None if feedback.isCanceled() else self.ask("export", request, feedback)
         if result is None:
@@ -117,3 +144,7 @@ class ExportAlgorithm(EngineAlgorithm):
             tr("{} polygons are in {}{}").format(result["instances"], output, f" ({counts})" if counts else "")
         )
         return {self.OUTPUT: output, self.INSTANCES: result["instances"]}
+
+    @staticmethod
+    def _number(read, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> Any:
+        return None if parameters.get(name) is None else read(parameters, name, context)

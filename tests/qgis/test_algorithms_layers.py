@@ -232,7 +232,7 @@ def reviewed(harbour, utm_scene) -> QgsVectorLayer:
     harbour.rollBack()
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])
 def test_export_writes_what_was_accepted(reviewed, tmp_path, suffix):
     path = tmp_path / f"accepted{suffix}"
     results, told, _ = run("rs4d:export", INPUT=reviewed, ACCEPTED=True, OUTPUT=str(path))
@@ -252,6 +252,15 @@ def test_export_to_coco_counts_the_pixels_of_the_scene(reviewed, tmp_path, utm_s
     ship = next(c["id"] for c in coco["categories"] if c["name"] == "ship")
     (annotation,) = [a for a in coco["annotations"] if a["category_id"] == ship]
     assert annotation["bbox"] == pytest.approx([0, 20, 40, 20])  # 20 x 10 m, of half a metre, 10 m below the corner
+
+
+def test_export_cuts_chips_to_train_on(reviewed, tmp_path):
+    path = tmp_path / "set" / "annotations.json"
+    results, _, _ = run("rs4d:export", INPUT=reviewed, ACCEPTED=True, CHIP_PX=128, RESOLUTION=1.0, OUTPUT=str(path))
+    coco = json.loads(path.read_text())
+    assert results["INSTANCES"] == len({a["object"] for a in coco["annotations"] if not a["iscrowd"]}) == 2
+    assert coco["info"]["resolution_m"] == pytest.approx(1.0, rel=0.01)
+    assert all((path.parent / "images" / image["file_name"]).is_file() for image in coco["images"])
 
 
 def test_export_replaces_no_geopackage_and_says_so(reviewed, tmp_path):
