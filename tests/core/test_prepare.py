@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
-from training_script import run_script
+from training_script import ROOT, run_script
 
+from rs4d_core.datasets.catalog import CATALOG
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.coco_import import CocoPart, CocoSource, prepare_coco
 from rs4d_core.datasets.mask_import import instances
 from rs4d_core.datasets.outlines import annotation_record
 from rs4d_core.datasets.places import Split, split_tiles
 from rs4d_core.datasets.preparation import Description
+from rs4d_core.finetuning.data import open_data
+from rs4d_core.finetuning.recipe_file import read_recipe
 
 SIDE = 40
 SQUARE = [4, 4, 20, 4, 20, 20, 4, 20]
@@ -360,9 +363,13 @@ def test_check_names_each_fault(source, tmp_path, monkeypatch, capsys):
 )
 def test_public_layouts_are_read_whole(data_folder, tmp_path, monkeypatch, capsys, command, place, images, objects):
     paths = [data_folder / part if "/" in part or part == "nwpu_vhr10" else part for part in command]
-    output = tmp_path / "prepared"
+    output = tmp_path / command[0]
     assert run_script(monkeypatch, "prepare", *paths, *place, "-o", output, "--json") == 0
     splits = json.loads(capsys.readouterr().out)["splits"]
     assert sum(split["images"] for split in splits.values()) == images
     assert sum(split["objects"] for split in splits.values()) == objects
     assert splits["val"]["objects"] > 0
+    shipped = ROOT / "training" / "recipes" / f"{command[0]}-box.toml"
+    if command[0] in CATALOG:
+        data = open_data(read_recipe(shipped), tmp_path)
+        assert {name: len(samples) for name, samples in data.held_back.items()} == {command[0]: splits["val"]["images"]}
