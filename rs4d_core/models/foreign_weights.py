@@ -96,5 +96,6 @@ def _damaged(path: Path, error: Exception) -> ModelFileError:
     reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     lines = reason.strip().splitlines()
     return ModelFileError(
-        f"{path} cannot be read as weights ({lines[0] if lines else type(error).__name__}): get the file anew"
+        f"{path} cannot be read as weights ({lines[0] if lines else type(error).__name__}): get the file anew, or save "
+        "its state_dict alone"
     )

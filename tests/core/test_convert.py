@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -65,6 +66,7 @@ class Beside:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.history = np.arange(4.0), np.float32(0.5)
 
 
 def test_a_bare_encoder_gives_the_maps_of_two_full_passes(tmp_path):
