@@ -19,6 +19,7 @@ from torch import nn
 
 from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.models.checkpoint import load_model, load_weights_that_fit, read_card
+from rs4d_core.models.config import NeckConfig, preset
 from rs4d_core.models.convert import Converted, convert
 from rs4d_core.models.encoder import Encoder as SegmenterEncoder
 from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
@@ -179,6 +180,15 @@ def test_classes_are_those_of_the_checkpoint():
         convert(public().state_dict(), Path("detector.pth"), ("ship",))
     with pytest.raises(OptionError, match="no detector"):
         convert(Encoder().state_dict(), Path("encoder.pth"), CLASSES)
+
+
+def test_presets_sum_the_blocks_that_the_public_necks_sum():
+    assert preset("base", CLASSES, "box").neck.blocks == tuple(range(1, 22, 2))
+    assert preset("base", CLASSES, "prompt").neck.blocks == tuple(range(2, 23, 2))
+    with pytest.raises(OptionError, match="rising"):
+        NeckConfig(aggregator_channels=8, channels=32, blocks=(3, 1))
+    with pytest.raises(OptionError, match="reads block 2, the encoder has 2"):
+        replace(small_config(), neck=NeckConfig(aggregator_channels=8, channels=32, blocks=(0, 2)))
 
 
 class Harmful:
