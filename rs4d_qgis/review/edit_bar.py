@@ -74,6 +74,9 @@ class EditBar(QWidget):
         self._tolerance.setSuffix(tr(" m"))
         self._tolerance.setToolTip(tr("How far outlines may move where Simplify takes points off"))
         self._tolerance.setValue(float(settings.last(_LAST_TOLERANCE, 0.5)))
+        # The desk's keys are for the map, and fields take them for typing.
+        self._classes.activated.connect(lambda _place: self._canvas.setFocus())
+        self._tolerance.editingFinished.connect(self._canvas.setFocus)
         self._build()
         for tool in self._tools.values():
             tool.activated.connect(self._show_tool)

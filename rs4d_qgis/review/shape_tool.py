@@ -28,11 +28,18 @@ class ShapeTool(Borrowed, QgsMapTool):
         super().__init__(canvas)
         self._kind = POLYGON_GEOMETRY if ring else LINE_GEOMETRY
         self._points: list[QgsPointXY] = []
+        self._ended = False
         self._band: QgsRubberBand | None = None
         self.setCursor(Qt.CursorShape.CrossCursor)
 
+    def canvasPressEvent(self, event: QgsMapMouseEvent) -> None:
+        """A new click."""
+        self._ended = False
+
     def canvasReleaseEvent(self, event: QgsMapMouseEvent) -> None:
         """A corner, or the end."""
+        if self._ended:
+            return  # the last of a double click
         if event.button() == Qt.MouseButton.LeftButton:
             self._points.append(self._place(event))
             self._show(self._points[-1])
@@ -41,6 +48,7 @@ class ShapeTool(Borrowed, QgsMapTool):
 
     def canvasDoubleClickEvent(self, event: QgsMapMouseEvent) -> None:
         """The end; its first click has set the last corner already."""
+        self._ended = True
         self._finish()
 
     def canvasMoveEvent(self, event: QgsMapMouseEvent) -> None:

@@ -6,12 +6,15 @@ import time
 
 import pytest
 from qgis.core import QgsCoordinateReferenceSystem, QgsGeometry, QgsPointXY, QgsProject, QgsRasterLayer, QgsSettings
+from qgis.gui import QgsMapToolPan
+from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QToolButton
 from review_layer import contents, opened
 
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.review.panel import ReviewDock
+from rs4d_qgis.review.shape_tool import ShapeTool
 
 
 @pytest.fixture
@@ -245,6 +248,35 @@ def test_a_drawing_changes_what_is_seen_selected_ones_first(dock, layer):
     before = contents(layer)
     dock.edits.work.guarded(dock.edits.work.split, line)
     assert contents(layer) == before or not layer.getFeature(first.id())["edited"]
+
+
+def click(canvas, x, y, press=QTest.mouseClick, mouse=Qt.MouseButton.LeftButton):
+    press(canvas.viewport(), mouse, Qt.KeyboardModifier.NoModifier, QPoint(x, y))
+
+
+def test_drawings_end_by_double_click_right_button_or_enter(qgis_app, qgis_canvas):
+    tool, drawn = ShapeTool(qgis_canvas, ring=True), []
+    before = QgsMapToolPan(qgis_canvas)
+    qgis_canvas.setMapTool(before)
+    tool.drawn.connect(drawn.append)
+    tool.start()
+    for x, y in ((10, 10), (60, 10), (60, 60)):
+        click(qgis_canvas, x, y)
+    click(qgis_canvas, 60, 60, press=QTest.mouseDClick)
+    assert len(drawn) == 1
+    for x, y in ((10, 10), (60, 10), (60, 60), (10, 60)):
+        click(qgis_canvas, x, y)
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Backspace)
+    click(qgis_canvas, 5, 5, mouse=Qt.MouseButton.RightButton)
+    click(qgis_canvas, 10, 10)
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Escape)
+    click(qgis_canvas, 20, 10)
+    click(qgis_canvas, 30, 10)
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Return)
+    assert [len(points) for points in drawn][1:] == [3, 2]
+    assert qgis_canvas.mapTool() is tool
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Escape)
+    assert qgis_canvas.mapTool() is before
 
 
 def test_duplicates_are_shown_and_asked_about(dock, layer, monkeypatch):
