@@ -129,7 +129,12 @@ def _add_segment(commands: Any) -> None:
     command.add_argument("--bbox-crs", metavar="CRS", help="of --bbox, such as EPSG:4326 (default: the scene's)")
     command.add_argument("--bands", metavar="1,2,3", type=_integers, help="the bands to take as red, green and blue")
     command.add_argument("--resolution", metavar="M", type=float, help="metres a pixel to work at")
-    command.add_argument("--window", metavar="PX", type=int, help="side of the windows (default: the model's)")
+    command.add_argument(
+        "--window",
+        metavar="PX",
+        type=_window,
+        help="side of the windows (default: the model's, which finds most); 'auto': as large as memory holds, to 4096",
+    )
     command.add_argument("--overlap", metavar="PX", type=int, help="overlap of the windows (default: the model's)")
     command.add_argument(
         "--score", metavar="S", type=float, help="least score, 0 to 1 (default: the model's, by class)"
@@ -188,6 +193,15 @@ def _integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 1,2,3") from None
+
+
+def _window(text: str) -> int:
+    if text == "auto":
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a number of pixels") from None
 
 
 def _names(text: str) -> tuple[str, ...]:

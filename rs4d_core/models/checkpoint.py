@@ -22,12 +22,16 @@ from rs4d_core.device import choose_device, fast_dtype
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
 from rs4d_core.freed_memory import keep_freed_memory
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
+from rs4d_core.models.encoder import PATCH
 from rs4d_core.models.instances import Instances
+from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Encoded, Segmenter
 from rs4d_core.whole_file import write_whole
 
 FORMAT_VERSION = 1
 _CARD_KEY = "rs4d"
+# As many maps of the pyramid's width at its finest stride as a prediction takes: measured, and a quarter more.
+MAPS_AT_ONCE = 20
 _DEFAULT_MODEL = "rs4d-tiny.safetensors"
 # What these parts compute has a meaning for the model's own classes only.
 _CLASS_PARTS = ("rpn.rpn_own.", "box_head.fc_cls.", "box_head.fc_reg.", "mask_head.conv_logits.")
@@ -167,6 +171,16 @@ class LoadedModel:
         return self.card.overlap_px
 
     @property
+    def bytes_a_pixel(self) -> float:
+        """Memory that a prediction takes for each pixel of its images, at most.
+
+        Nearly all of it are maps at strides 2 and 4 of the stem and the pyramid, and the blocks' float32 maps.
+        """
+        config, size = self.card.config, self.dtype.itemsize
+        kept_blocks = config.encoder.depth * config.encoder.dim * 4 / PATCH**2
+        return MAPS_AT_ONCE * config.neck.channels * size / STRIDES[0] ** 2 + kept_blocks
+
+    @property
     def default_scores(self) -> tuple[float, ...]:
         """A class's score under which its instances are not worth showing, one a class."""
         return self.card.default_scores
@@ -174,7 +188,7 @@ class LoadedModel:
     def predict(self, images: Tensor, least_scores: Tensor | None = None) -> list[Instances]:
         """The instances of each image of `(B, 3, H, W)`, 0..255, H and W multiples of 32; see `Segmenter.predict`."""
         with self._precision():
-            return self.segmenter.predict(images.to(self.device), least_scores)
+            return self.segmenter.predict(images.to(self.device), least_scores, self.card.window_px**2)
 
     def encode(self, image: Tensor) -> Encoded:
         """One image `(1, 3, H, W)`, 0..255, H and W multiples of 32, for `outline`."""

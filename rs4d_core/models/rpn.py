@@ -63,8 +63,8 @@ class RPN(nn.Module):
         return self._boxes(found, height, width)
 
     @torch.no_grad()
-    def propose(self, levels: list[Tensor], height: int, width: int) -> list[Tensor]:
-        """What `proposals` makes of what `forward` says of these levels, at less work.
+    def propose(self, levels: list[Tensor], height: int, width: int, times: float = 1.0) -> list[Tensor]:
+        """What `proposals` makes of what `forward` says of these levels, at less work; `times` as many.
 
         What an anchor is worth is what its best class is worth, and only the best anchors have to say where their box
         is.
@@ -75,19 +75,21 @@ class RPN(nn.Module):
         for level in levels:
             hidden = F.relu(self.rpn_conv(level))
             own = _by_anchor(self.rpn_own(hidden), self.classes).amax(2)
-            scores, chosen = self._best(_by_anchor(self.rpn_cls(hidden), 1).squeeze(2) + own)
+            scores, chosen = self._best(_by_anchor(self.rpn_cls(hidden), 1).squeeze(2) + own, times)
             pixels = hidden.permute(0, 2, 3, 1).flatten(1, 2)
             image = torch.arange(len(pixels), device=chosen.device)[:, None]
             deltas = F.linear(pixels[image, chosen // anchors], weight, bias).unflatten(2, (anchors, 4))
             deltas = deltas.gather(2, (chosen % anchors)[..., None, None].expand(-1, -1, 1, 4)).squeeze(2).float()
             found.append((level.shape[3], scores, chosen, deltas))
-        return self._boxes(found, height, width)
+        return self._boxes(found, height, width, times)
 
-    def _best(self, objectness: Tensor) -> tuple[Tensor, Tensor]:
+    def _best(self, objectness: Tensor, times: float = 1.0) -> tuple[Tensor, Tensor]:
         """Of `objectness (B, M)` the values and indices `(B, N)` of those that go on."""
-        return objectness.topk(min(self.config.pre_nms, objectness.shape[1]))
+        return objectness.topk(min(round(times * self.config.pre_nms), objectness.shape[1]))
 
-    def _boxes(self, found: list[tuple[int, Tensor, Tensor, Tensor]], height: int, width: int) -> list[Tensor]:
+    def _boxes(
+        self, found: list[tuple[int, Tensor, Tensor, Tensor]], height: int, width: int, times: float = 1.0
+    ) -> list[Tensor]:
         """The proposals of each image, from each level's width and its best anchors: scores, indices and deltas."""
         scores, boxes, groups = [], [], []
         for index, (level_width, level_scores, chosen, deltas) in enumerate(found):
@@ -96,12 +98,12 @@ class RPN(nn.Module):
             scores.append(level_scores)
             groups.append(torch.full_like(chosen, index))
         images = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups, 1), strict=True)
-        return [self._suppress(*image) for image in images]
+        return [self._suppress(*image, round(times * self.config.proposals)) for image in images]
 
-    def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
+    def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, most: int) -> Tensor:
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
         boxes_xyxy, scores, groups = boxes_xyxy[large], scores[large], groups[large]
-        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU)[: self.config.proposals]]
+        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU)[:most]]
 
     def losses(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]

@@ -136,22 +136,27 @@ class Segmenter(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, least_scores: Tensor | None = None) -> list[Instances]:
+    def predict(
+        self, images: Tensor, least_scores: Tensor | None = None, usual_area_px: int | None = None
+    ) -> list[Instances]:
         """The instances of each image of `(B, 3, H, W)`, best first, above `config.min_score`.
 
         Args:
             least_scores: `(classes,)`, what an instance of each class needs to be told. The others are found, and
                 suppress each other, all the same; but no masks are drawn for them.
+            usual_area_px: how large the images are that the numbers of proposals and instances are meant for. A larger
+                image shows more, and has as many more of them; None takes any image for one of the usual size.
         """
         height, width = images.shape[-2:]
         encoded = self.encoder(self.normalise(images), self.neck.depths)
         levels = self.neck(encoded)
-        regions = Regions.of_images(self.rpn.propose(levels, height, width))
+        times = 1.0 if usual_area_px is None else max(height * width / usual_area_px, 1.0)
+        regions = Regions.of_images(self.rpn.propose(levels, height, width, times))
         class_logits, box_deltas = self.box_head(levels, regions)
         scores = class_logits.softmax(1)[:, :-1]
         boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)
         kept = [
-            self._select(boxes_xyxy[mine], scores[mine], least_scores)
+            self._select(boxes_xyxy[mine], scores[mine], least_scores, round(times * self.config.max_instances))
             for mine in (regions.batch_index == image for image in range(len(images)))
         ]
         final = Regions.of_images([boxes for boxes, _, _ in kept])
@@ -189,13 +194,15 @@ class Segmenter(nn.Module):
         score = scores.gather(1, labels[:, None]).squeeze(1)
         return Instances(drawn.cpu(), score.cpu(), labels.cpu(), patches)
 
-    def _select(self, boxes_xyxy: Tensor, scores: Tensor, least_scores: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(
+        self, boxes_xyxy: Tensor, scores: Tensor, least_scores: Tensor | None, most: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of one image's boxes `(P, classes, 4)` and scores `(P, classes)`: the kept boxes, scores and labels."""
         region, label = torch.nonzero(scores > self.config.min_score, as_tuple=True)
         score, box = scores[region, label], boxes_xyxy[region, label]
         large = ((box[:, 2:] - box[:, :2]) >= 1).all(1)
         score, box, label = score[large], box[large], label[large]
-        kept = batched_nms(box, score, label, self.config.nms_iou)[: self.config.max_instances]
+        kept = batched_nms(box, score, label, self.config.nms_iou)[:most]
         if least_scores is not None:
             kept = kept[score[kept] >= least_scores.to(score.device)[label[kept]]]
         return box[kept], score[kept], label[kept]

@@ -26,6 +26,7 @@ from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import Predictor, ScenePredictions
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
+from rs4d_core.scenes.window_choice import largest_window
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 from rs4d_core.wording import counted
@@ -46,7 +47,7 @@ class SegmentOptions:
         resolution_m: metres in a pixel of the model's grid.
         bbox, bbox_crs: west, south, east, north of the part to segment, and their CRS (by default the scene's).
         area: look only inside of it. Without a `bbox`, its extent is segmented.
-        window_px, overlap_px: size and overlap of the windows.
+        window_px, overlap_px: size and overlap of the windows. A size of 0 takes the largest that memory holds.
         score: least score, for all classes, 0..1.
         classes: names of the classes to keep.
         regularize: give right angles to outlines that nearly have them, save in classes of curved things.
@@ -70,6 +71,8 @@ class SegmentOptions:
     def tiling(self, predictor: Predictor) -> tuple[int, int]:
         """Size and overlap of the windows, pixels. Windows smaller than the model's own overlap by half at most."""
         window_px = predictor.window_px if self.window_px is None else self.window_px
+        if window_px == 0:
+            window_px = largest_window(predictor.bytes_a_pixel, predictor.window_px, predictor.device)
         overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
         return window_px, overlap_px
 
@@ -204,7 +207,7 @@ def segment_scene(
         predictions = ScenePredictions(scene, windows, predictor, least_scores, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
         done, pace = 0, Pace(predictions.batch)
-        run = _record(scene, windows[0], predictor, options, least_scores)
+        run = _record(scene, windows[0], overlap_px, predictor, options, least_scores)
         writing = nullcontext()
         if output_path is not None:
             writing = open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run)
@@ -254,7 +257,12 @@ def segment_scene(
 
 
 def _record(
-    scene: Scene, window: Window, predictor: Predictor, options: SegmentOptions, least_scores: np.ndarray
+    scene: Scene,
+    window: Window,
+    overlap_px: int,
+    predictor: Predictor,
+    options: SegmentOptions,
+    least_scores: np.ndarray,
 ) -> RunRecord:
     """All that the result depends on, as it was in the end: options with the choices of scene and model filled in."""
     run, started = RunRecord.new_id()
@@ -264,7 +272,7 @@ def _record(
         "area": None if options.area is None else options.area.to_json(),
         **scene.record,
         "window": [window.width, window.height],
-        "overlap_px": options.tiling(predictor)[1],
+        "overlap_px": overlap_px,
         "least_scores": {
             name: float(least) for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1
         },

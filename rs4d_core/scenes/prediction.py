@@ -45,6 +45,7 @@ class Predictor(Protocol):
         classes, colors: names and "#rrggbb", in the order of the labels.
         resolution_m: smallest and largest ground size of a pixel, in metres.
         window_px, overlap_px: how scenes are cut unless asked otherwise.
+        bytes_a_pixel: memory that a prediction takes for each pixel, at most.
         default_scores: the score below which an instance of a class is not shown unless asked otherwise.
         device: where it computes, as torch names it.
     """
@@ -56,6 +57,7 @@ class Predictor(Protocol):
     resolution_m: tuple[float, float]
     window_px: int
     overlap_px: int
+    bytes_a_pixel: float
     default_scores: tuple[float, ...]
     device: str
 

@@ -85,6 +85,7 @@ class ColorPredictor:
     classes = COLORS
     colors = ("#ff0000", "#00ff00", "#0000ff")
     default_scores = (0.5, 0.5, 0.5)
+    bytes_a_pixel = 100.0
 
     def __init__(self, window_px=64, overlap_px=16, resolution_m=(0.01, 100.0), device="cpu"):
         self.window_px = window_px

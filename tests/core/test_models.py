@@ -117,6 +117,14 @@ def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_el
         torch.testing.assert_close(patch.probabilities, everything.masks[index].probabilities, rtol=1e-5, atol=1e-5)
 
 
+def test_an_image_of_four_times_the_usual_size_shows_up_to_four_times_as_many_instances():
+    model = segmenter().eval()
+    images = 255 * torch.rand(1, 3, 256, 256)
+    usual, large = (model.predict(images, None, area)[0] for area in (256 * 256, 128 * 128))
+    assert len(usual) <= model.config.max_instances < len(large) <= 4 * model.config.max_instances
+    assert large.scores[0] >= usual.scores[0] - 1e-6
+
+
 def test_a_size_that_is_no_multiple_of_32_is_refused():
     with pytest.raises(ValueError, match="multiples of 32"):
         segmenter().predict(torch.zeros(1, 3, 64, 80))

@@ -14,6 +14,7 @@ from shapely import affinity, box
 from rs4d_core.errors import OptionError, SceneError
 from rs4d_core.scenes.pace import Pace
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
+from rs4d_core.scenes.window_choice import largest_window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -126,6 +127,24 @@ def test_windows_make_no_difference(scene, tmp_path, window_px, overlap_px):
     options = SegmentOptions(window_px=window_px, overlap_px=overlap_px)
     segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), options)
     assert_found(read(tmp_path / "out.gpkg"), SHAPES)
+
+
+@pytest.mark.parametrize(("bytes_a_pixel", "window_px"), [(1.0, 4096), (1e12, 64)])
+def test_the_largest_window_is_what_memory_holds_but_no_smaller_than_the_models_own(
+    scene, tmp_path, bytes_a_pixel, window_px
+):
+    predictor = ColorPredictor()
+    predictor.bytes_a_pixel = bytes_a_pixel
+    result = segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions(window_px=0))
+    assert result.record.parameters["window"] == [min(window_px, 300), min(window_px, 200)]
+    assert_found(read(tmp_path / "out.gpkg"), SHAPES)
+
+
+def test_a_pixel_that_takes_more_memory_makes_the_largest_window_smaller():
+    sides = [largest_window(bytes_a_pixel, 64, "cpu") for bytes_a_pixel in (1.0, 1e4, 1e5, 1e12)]
+    assert sides == sorted(sides, reverse=True)
+    assert (sides[0], sides[-1]) == (4096, 64)
+    assert all(side % 32 == 0 for side in sides)
 
 
 def test_a_small_window_needs_no_overlap_of_its_own(scene, tmp_path):
