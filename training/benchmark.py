@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rs4d_core.errors import RS4DError
-from rs4d_core.evaluation import counts, encoder_speed, heads_speed, scene_speed
+from rs4d_core.evaluation import counts, encoder_speed, gpu_speed, heads_speed, scene_speed
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,31 @@ def show_memory(console: Console, figures: dict[str, Any]) -> None:
     console.print(f"The larger scene's peak is {ratio:.2f} times the smaller one's. No model: the pipeline alone.")
 
 
+def show_gpu(console: Console, figures: dict[str, Any]) -> None:
+    """A row for each preset."""
+    gpu = figures["gpu"]
+    if gpu is None:
+        console.print("No CUDA GPU here: nothing to measure on one.")
+        return
+    table = Table(f"{gpu['name']}, 1024 x 1024, bf16", "encoder", "SAM / ours", "floor reached", "whole model")
+    table.add_row("SAM ViT-B", f"{gpu['sam_vit_b_seconds'] * 1e3:.2f} ms", "", "", "")
+    for name, preset in gpu["presets"].items():
+        table.add_row(
+            name,
+            f"{preset['encoder_seconds'] * 1e3:.2f} ms",
+            f"{preset['ratio']:.2f}x",
+            f"{preset['floor_share']:.0%}",
+            f"{preset['model_seconds'] * 1e3:.2f} ms",
+        )
+    console.print(table)
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in gpu["mixer_error"].items())
+    console.print(
+        f"Floors: {gpu['bytes_a_second'] / 1e12:.2f} TB/s copied, {gpu['macs_a_second'] / 1e12:.0f} TMAC/s in a large "
+        f"product. A mixer's largest difference from float64, relative: {errors}.",
+        highlight=False,
+    )
+
+
 SECTIONS = {
     "counts": Section(counts.count_all, show_counts, "parameters and MACs of the encoders, against SAM ViT-B"),
     "encoder": Section(
@@ -142,6 +167,7 @@ SECTIONS = {
     "memory": Section(
         scene_speed.measure_memory, show_memory, "peak memory at 16 megapixels and at 1 gigapixel (2 minutes)"
     ),
+    "gpu": Section(gpu_speed.measure, show_gpu, "encoders and models on a CUDA GPU, against SAM ViT-B and its floors"),
 }
 
 
