@@ -235,7 +235,7 @@ class EditBar(QWidget):
         chosen = self._classes.currentData()
         self._classes.blockSignals(True)
         self._classes.clear()
-        self._classes.addItem(tr("class as suggested"), None)
+        self._classes.addItem(tr("suggested class"), None)
         for name in names:
             self._classes.addItem(class_label(name), name)
         self._classes.setCurrentIndex(0 if chosen is None else max(self._classes.findData(chosen), 0))
