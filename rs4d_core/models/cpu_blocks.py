@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rs4d_core.ops.add_norm import add_norm
-from rs4d_core.ops.bidirectional_scan_numba import bidirectional_scan_numba
+from rs4d_core.ops.bidirectional_scan_numba import bidirectional_scan_numba, working_floats
 from rs4d_core.ops.causal_conv_numba import conv_silu_numba
 from rs4d_core.ops.lanes import LANES
 
@@ -76,6 +76,7 @@ class _Buffers:
         self._u = _fresh((batch, length, inner), dtype)
         self._z = _fresh((batch, length, inner), dtype)
         self._both = _fresh((2 * batch, length, inner), dtype)
+        self._working_memory = _fresh((working_floats(batch, length, inner),), torch.float32)
         self._projected = _fresh((2 * batch, length, mixer.dt_rank + 2 * mixer.state_dim), dtype)
 
     def mix(self, mixer: nn.Module) -> Tensor:
@@ -87,7 +88,7 @@ class _Buffers:
         _product(self._both, mixer.x_proj.weight, self._projected)
         bidirectional_scan_numba(
             self._both, self._projected, mixer.dt_proj.weight, mixer.dt_proj.bias, mixer.rates(), mixer.D, self._z,
-            out=self._u,
+            out=self._u, working_memory=self._working_memory,
         )  # fmt: skip
         return _product(self._u, mixer.out_proj.weight, self._mixed)
 

@@ -51,10 +51,13 @@ _tile = stack_floats(STEPS * WIDTH)
 
 
 @compiled()
-def _forward(u, projected, dt_weight, dt_bias, rates, d, z, out, states, keep, shape, group, ranks, start, stop):
+def _forward(
+    u, projected, dt_weight, dt_bias, rates, d, z, out, first_result, states, keep, shape, group, ranks, start, stop
+):
     """Tasks `start..stop`. All arrays are flat, the channels a multiple of `LANES`.
 
-    `rates (D / LANES, N, LANES)` is A log2(e), `dt_weight (R, D)`; `states (2B, chunks, N, D)` is filled where `keep`.
+    `rates (D / LANES, N, LANES)` is A log2(e), `dt_weight (R, D)`; `first_result (tasks, L, WIDTH)` is
+    working memory; `states (2B, chunks, N, D)` is filled where `keep`.
     `shape` is B, L, D, N; `group` and `ranks` are tuples as long as the states computed at once and as R.
     """
     batch, length, channels, n_states = shape
@@ -62,10 +65,9 @@ def _forward(u, projected, dt_weight, dt_bias, rates, d, z, out, states, keep, s
     columns = rank + 2 * n_states
     blocks, chunks = (channels + WIDTH - 1) // WIDTH, (length + STEPS - 1) // STEPS
     delta, inflow, y = _tile(), _tile(), _tile()
-    first_result = np.empty(length * WIDTH, np.float32)
     carried = np.empty(n_states * WIDTH, np.float32)
     for task in range(start, stop):
-        row, first = task // blocks, task % blocks * WIDTH
+        row, first, waiting = task // blocks, task % blocks * WIDTH, task * length * WIDTH
         groups = min(channels - first, WIDTH) // LANES
         for direction in range(2):
             carried[:] = _ZERO
@@ -108,12 +110,12 @@ def _forward(u, projected, dt_weight, dt_bias, rates, d, z, out, states, keep, s
                     for t in range(steps):
                         found = load(y, (t * _GROUPS + g) * LANES)
                         if not direction:
-                            store(first_result, (at + t) * WIDTH + g * LANES, found)
+                            store(first_result, waiting + (at + t) * WIDTH + g * LANES, found)
                             continue
                         token = length - 1 - at - t
                         place = (row * length + token) * channels + first + g * LANES
                         gate = load(z, place)
-                        both = load(first_result, token * WIDTH + g * LANES) + found
+                        both = load(first_result, waiting + token * WIDTH + g * LANES) + found
                         store(out, place, everywhere(_HALF) * both * gate * sigmoid(gate))
 
 
@@ -241,7 +243,7 @@ def _backward(
 class _BidirectionalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *arguments: Tensor) -> Tensor:
-        out, states = _run_forward(arguments, None, keep_states=True)
+        out, states = _run_forward(arguments, None, None, keep_states=True)
         ctx.save_for_backward(*arguments, states)
         return out
 
@@ -278,10 +280,12 @@ def bidirectional_scan_numba(
     D: Tensor,
     z: Tensor,
     out: Tensor | None = None,
+    working_memory: Tensor | None = None,
 ) -> Tensor:
     """See `bidirectional_scan`. Computed in float32; u, z and the result may be bfloat16. Differentiable once.
 
-    `out (B, L, D)` is contiguous memory for the result, for D a multiple of `LANES` and without gradients.
+    `out (B, L, D)` is contiguous memory for the result, for D a multiple of `LANES` and without gradients, and
+    `working_memory` as many float32 as `working_floats` says.
     """
     channels = u.shape[2]
     u, z = u.contiguous(), z.to(u.dtype).contiguous()
@@ -300,24 +304,33 @@ def bidirectional_scan_numba(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
         found = _BidirectionalScan.apply(*arguments)
     else:
-        found = _run_forward(arguments, out, keep_states=False)[0]
+        found = _run_forward(arguments, out, working_memory, keep_states=False)[0]
     return found[..., :channels] if missing else found
 
 
-def _run_forward(arguments: tuple[Tensor, ...], out: Tensor | None, keep_states: bool) -> tuple[Tensor, Tensor]:
+def _run_forward(
+    arguments: tuple[Tensor, ...], out: Tensor | None, working_memory: Tensor | None, keep_states: bool
+) -> tuple[Tensor, Tensor]:
     u, projected, dt_weight, dt_bias, A, D, z = arguments
     batch, length, channels = z.shape
     n_states = A.shape[1]
     chunks = -(-length // STEPS) if keep_states else 0
     out = torch.empty_like(z) if out is None else out
+    if working_memory is None:
+        working_memory = A.new_empty(working_floats(batch, length, channels))
     states = A.new_empty(2 * batch, chunks, n_states, channels)
     rates = _rates(A)
-    arrays = [_flat(tensor) for tensor in (u, projected, dt_weight, dt_bias, rates, D, z, out, states)]
+    arrays = [_flat(tensor) for tensor in (u, projected, dt_weight, dt_bias, rates, D, z, out, working_memory, states)]
     sizes = (batch, length, channels, n_states)
     tuples = (0.0,) * largest_divisor(n_states, STATES_AT_ONCE), (0.0,) * len(dt_weight)
     tasks = batch * -(-channels // WIDTH)
     run_spans(lambda start, stop: _forward(*arrays, keep_states, sizes, *tuples, start, stop), tasks)
     return out, states
+
+
+def working_floats(batch: int, length: int, channels: int) -> int:
+    """How many float32 hold the first direction's result until the second one meets it."""
+    return batch * -(-channels // WIDTH) * length * WIDTH
 
 
 def _rates(A: Tensor) -> Tensor:
