@@ -108,7 +108,7 @@ class EditBar(QWidget):
         choices = QHBoxLayout()
         choices.addWidget(QLabel(tr("New:")))
         choices.addWidget(self._classes, 1)
-        choices.addWidget(QLabel(tr("Simplify by:")))
+        choices.addWidget(QLabel(tr("Simplify:")))
         choices.addWidget(self._tolerance)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -235,7 +235,7 @@ class EditBar(QWidget):
         chosen = self._classes.currentData()
         self._classes.blockSignals(True)
         self._classes.clear()
-        self._classes.addItem(tr("suggested class"), None)
+        self._classes.addItem(tr("as suggested"), None)
         for name in names:
             self._classes.addItem(class_label(name), name)
         self._classes.setCurrentIndex(0 if chosen is None else max(self._classes.findData(chosen), 0))
