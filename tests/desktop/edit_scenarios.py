@@ -64,8 +64,8 @@ def corrects(desk):
     said = widget(desk, "review_message", QLabel)
     first = state(layer)
 
-    # The largest building, zoomed to.
-    big = max((f for f in layer.getFeatures() if f["class"] == "building"), key=lambda f: f.geometry().area())
+    # The building that the model is surest of, zoomed to.
+    big = max((f for f in layer.getFeatures() if f["class"] == "building"), key=lambda f: f["score"])
     review.desk.go(big.id())
     layer.selectByIds([big.id()])
     yield from settled(desk)
@@ -89,14 +89,15 @@ def corrects(desk):
     report["merge"] = [stack.count(), len(state(layer)) - len(first)]
 
     key(desk, "h")
-    x, y = middle.x(), middle.y()
-    click(desk, x - 2, y - 2)
-    click(desk, x + 2, y - 2)
-    QTest.mouseMove(desk.canvas.viewport(), place(desk, x + 2, y + 2))
+    pole, room = big.geometry().poleOfInaccessibility(0.1)
+    x, y, side = pole.asPoint().x(), pole.asPoint().y(), room / 2
+    click(desk, x - side, y - side)
+    click(desk, x + side, y - side)
+    QTest.mouseMove(desk.canvas.viewport(), place(desk, x + side, y + side))
     yield from settled(desk)
     desk.shot("drawing_a_hole")
-    click(desk, x + 2, y + 2)
-    click(desk, x - 2, y + 2)
+    click(desk, x + side, y + side)
+    click(desk, x - side, y + side)
     QTest.keyClick(desk.canvas, Qt.Key.Key_Return)
     report["hole"] = [stack.count(), widget(desk, "edit_fill").isEnabled(), said.text()]
     QTest.keyClick(desk.canvas, Qt.Key.Key_Escape)
