@@ -6,6 +6,7 @@ import time
 
 from qgis.core import QgsCoordinateReferenceSystem, QgsPointXY, QgsRectangle, QgsVectorLayer
 from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QDockWidget, QPushButton
 
 # Of the generated scene's 0.5 m: so many windows that a run is still on when something happens to it.
@@ -220,7 +221,7 @@ def past_run_again(desk):
 
 
 def pictures(desk):
-    """The README's pictures: a run that goes on, and its result from near."""
+    """The README's pictures: a run that goes on, its result from near, and the result under review."""
     window = desk.iface.mainWindow()
     window.resize(1240, 780)
     desk.project.write(os.environ["RS4D_DESK_FOLDER"] + "/suburb.qgz")
@@ -251,3 +252,14 @@ def pictures(desk):
     desk.iface.messageBar().clearWidgets()
     desk.report["found"] = result.featureCount()
     desk.shot("result")
+    desk.click("review_result")
+    yield lambda: desk.review.isVisible() and desk.review.reviewed is not None
+    window.resizeDocks([desk.review], [380], Qt.Orientation.Horizontal)
+    yield lambda: not desk.canvas.isDrawing()
+    for press in "aaaraaaara":
+        QTest.keyClicks(desk.canvas, press)
+        yield lambda: not desk.canvas.isDrawing()
+    pause = time.monotonic() + 0.8
+    yield lambda: time.monotonic() > pause and not desk.canvas.isDrawing()
+    desk.iface.messageBar().clearWidgets()
+    desk.shot("reviewed")

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from qgis_desktop import ENGINE_PYTHON, HERE, ROOT, play
 
-NAMES = {"running": "qgis-running", "result": "qgis-result"}
+NAMES = {"running": "qgis-running", "result": "qgis-result", "reviewed": "qgis-review"}
 _GENERATE = """
 import sys
 from pathlib import Path
