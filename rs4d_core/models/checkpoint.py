@@ -23,6 +23,7 @@ from rs4d_core.errors import ModelFileError, OptionError, OutputError
 from rs4d_core.freed_memory import keep_freed_memory
 from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.encoder import PATCH
+from rs4d_core.models.encoder_file import ENCODER_CARD_KEY
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Encoded, Segmenter
@@ -335,6 +336,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _card(path: Path, metadata: dict[str, str] | None) -> ModelCard:
     text = (metadata or {}).get(_CARD_KEY)
+    if ENCODER_CARD_KEY in (metadata or {}):
+        raise ModelFileError(f"{path} holds an encoder alone: fine-tune a model that starts from it (model.encoder)")
     if text is None:
         raise ModelFileError(f"{path} holds no rs4d model card: it was made by another program; name an rs4d model")
     try:

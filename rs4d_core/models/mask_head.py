@@ -17,6 +17,7 @@ _SIZE = 14
 # Regions at a time: what lies between the layers of so many, up to 5 MB, stays in the processor's cache, and in memory
 # that is used again instead of being asked from the system anew.
 _CHUNK = 32
+_MULTIPLE = 8
 
 
 class MaskHead(nn.Module):
@@ -79,7 +80,9 @@ class MaskHead(nn.Module):
         """The masks of K regions, on their boxes."""
         patches: list[MaskPatch] = []
         for part in torch.arange(len(regions)).split(_CHUNK):
-            probabilities = self(levels, regions[part], labels[part]).sigmoid().cpu()
+            these = regions[part].padded(_MULTIPLE)
+            logits = self(levels, these, F.pad(labels[part], (0, len(these) - len(part))))
+            probabilities = logits[: len(part)].sigmoid().cpu()
             boxes_xyxy = regions.boxes_xyxy[part].tolist()
             patches += [MaskPatch(mask, tuple(box)) for mask, box in zip(probabilities, boxes_xyxy, strict=True)]
         return patches

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.neck import STRIDES
@@ -30,6 +31,15 @@ class Regions:
 
     def __getitem__(self, chosen: Tensor) -> "Regions":
         return Regions(self.boxes_xyxy[chosen], self.batch_index[chosen])
+
+    def padded(self, multiple: int) -> "Regions":
+        """The same and, behind them, as many empty boxes as make their number a multiple of this.
+
+        A CPU's library for matrix products and convolutions compiles and keeps code for each shape it meets. Every
+        image has another number of regions: without this, code is compiled for every image, and memory grows by it.
+        """
+        missing = -len(self) % multiple
+        return Regions(F.pad(self.boxes_xyxy, (0, 0, 0, missing)), F.pad(self.batch_index, (0, missing)))
 
     @classmethod
     def of_images(cls, boxes_xyxy: list[Tensor]) -> "Regions":

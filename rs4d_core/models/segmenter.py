@@ -21,6 +21,7 @@ from rs4d_core.ops.nms import batched_nms
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
+_REGIONS_MULTIPLE = 128
 _SAMPLES = 256
 _POSITIVE_SHARE = 0.25
 _NEGATIVES = 3.0
@@ -152,7 +153,8 @@ class Segmenter(nn.Module):
         levels = self.neck(encoded)
         times = 1.0 if usual_area_px is None else max(height * width / usual_area_px, 1.0)
         regions = Regions.of_images(self.rpn.propose(levels, height, width, times))
-        class_logits, box_deltas = self.box_head(levels, regions)
+        of_padded = self.box_head(levels, regions.padded(_REGIONS_MULTIPLE))
+        class_logits, box_deltas = (values[: len(regions)] for values in of_padded)
         scores = class_logits.softmax(1)[:, :-1]
         boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)
         kept = [
