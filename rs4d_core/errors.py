@@ -45,6 +45,10 @@ class DivergedError(RS4DError, ArithmeticError):
     """The losses or gradients of a training run have become infinite or undefined, and stay so."""
 
 
+class RunFailedError(RS4DError):
+    """A training run that others wait for has failed, in a process of its own; what it said stands above."""
+
+
 class RecipeError(RS4DError, ValueError):
     """A training recipe lacks a setting, has an unknown one, or gives one a value that cannot work."""
 

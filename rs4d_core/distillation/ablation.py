@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rs4d_core.distillation.loop import ENCODER_FILE, RESULT_FILE
 from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
-from rs4d_core.errors import OutputError, RS4DError
+from rs4d_core.errors import OutputError, RunFailedError
 from rs4d_core.runs.tables import to_toml
 from rs4d_core.whole_file import write_whole
 
@@ -53,10 +53,6 @@ class AblationResult:
     interrupted: bool
 
 
-class CellFailedError(RS4DError):
-    """A distillation of the grid failed; what it said stands above."""
-
-
 def cells_of(recipe: DistillationRecipe) -> list[Cell]:
     """The grid, by schedule, noise and mask."""
     grid = recipe.ablation
@@ -77,7 +73,7 @@ def run_ablation(
             its own: that frees its memory, and may launch others for more devices.
 
     Raises:
-        CellFailedError: a distillation failed.
+        RunFailedError: a distillation failed.
         OutputError: the tables cannot be written.
     """
     cells = cells_of(recipe)
@@ -100,7 +96,7 @@ def run_ablation(
             if status == 130:
                 return _result(folder, cells, results, interrupted=True)
             if status or not _done(own, expected):
-                raise CellFailedError(f"the distillation {own} failed (exit status {status}): see the lines above")
+                raise RunFailedError(f"the distillation {own} failed (exit status {status}): see the lines above")
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
         results[cell.name] = json.loads((own / RESULT_FILE).read_text(encoding="utf-8"))
         _write_tables(folder, cells, results)

@@ -20,7 +20,7 @@ from rs4d_core.models.encoder import Encoder
 from rs4d_core.whole_file import write_whole
 
 FORMAT_VERSION = 1
-_CARD_KEY = "rs4d-encoder"
+ENCODER_CARD_KEY = "rs4d-encoder"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def save_encoder(path: Path, encoder: Encoder, card: EncoderCard, dtype: torch.d
         for name, tensor in encoder.state_dict().items()
     }
     try:
-        write_whole(path, safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
+        write_whole(path, safetensors.torch.save(tensors, {ENCODER_CARD_KEY: json.dumps(card.to_json())}))
     except OSError as error:
         raise OutputError(f"cannot write the encoder file {path}: {error}") from error
 
@@ -100,7 +100,7 @@ def _read(path: Path, weights: bool = False) -> tuple[EncoderCard, dict[str, tor
         raise ModelFileError(f"there is no encoder file {path}: check the path, or distil one (training/distill.py)")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_CARD_KEY)
+            text = (file.metadata() or {}).get(ENCODER_CARD_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is not an encoder file, or is truncated ({error}): get it anew") from error

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from rs4d_core.distillation.ablation import cells_of
+from rs4d_core.distillation.ablation import cells_of, run_ablation
 from rs4d_core.distillation.loop import distil
 from rs4d_core.distillation.map_cache import MapCache, map_key
 from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
 from rs4d_core.distillation.teacher import open_teacher
 from rs4d_core.distillation.views import find_images, read_view, views_of
-from rs4d_core.errors import DatasetError, ModelFileError, RecipeError
-from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.errors import DatasetError, ModelFileError, RecipeError, RunFailedError
+from rs4d_core.models.checkpoint import default_model_path, read_card
 from rs4d_core.models.config import preset
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
@@ -140,6 +140,8 @@ def test_a_segmenter_starts_from_the_distilled_encoder(whole):
     before = segmenter.encoder.layers[3].mixer.in_proj.weight.clone()
     load_encoder_weights(whole / "encoder.safetensors", segmenter.encoder)
     assert not torch.equal(before, segmenter.encoder.layers[3].mixer.in_proj.weight)
+    with pytest.raises(ModelFileError, match="holds an encoder alone"):
+        read_card(whole / "encoder.safetensors")
     with pytest.raises(ModelFileError, match="other dimensions"):
         load_encoder_weights(whole / "encoder.safetensors", Encoder(preset("small", ("ship",)).encoder))
 
@@ -204,9 +206,10 @@ def test_a_grid_has_one_run_without_corruption(data):
 
 
 def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_path):
-    grid = "--set", "ablation.noise=[0, 20]", "--set", "ablation.mask=[0]", "--set", 'ablation.schedules=["adaptive"]'
-    grid += "--set", "optimization.steps=2", "--set", "optimization.warmup_steps=1", "--ablation", "--json"
-    first = start(data, tmp_path, *grid)
+    grid = ["ablation.noise=[0, 20]", "ablation.mask=[0]", 'ablation.schedules=["adaptive"]']
+    overrides = [*grid, "optimization.steps=2", "optimization.warmup_steps=1"]
+    settings = [word for override in overrides for word in ("--set", override)]
+    first = start(data, tmp_path, *settings, "--ablation", "--json")
     output, errors = first.communicate(timeout=200)
     assert first.returncode == 0, errors
     result = json.loads(output)
@@ -219,10 +222,14 @@ def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_p
     assert rows[0]["start_l1"] == rows[1]["start_l1"]
     assert "| adaptive | noise 0 % | noise 20 % |" in Path(result["markdown"]).read_text()
 
-    encoders = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")}
-    again = start(data, tmp_path, *grid)
-    assert json.loads(again.communicate(timeout=200)[0]) == result
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")} == encoders
+    # Nothing is left to run: a command that fails is not called.
+    again = run_ablation(
+        recipe_of(data, *overrides), data / "recipe.toml", overrides, ["false"], Path(result["folder"])
+    )
+    assert again.cells == 2
+    (Path(result["folder"]) / "clean" / "result.json").unlink()
+    with pytest.raises(RunFailedError, match=r"clean failed \(exit status 1\)"):
+        run_ablation(*again)
 
 
 def test_a_run_folder_takes_no_other_recipe(data, whole):
