@@ -223,10 +223,8 @@ def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_p
     assert "| adaptive | noise 0 % | noise 20 % |" in Path(result["markdown"]).read_text()
 
     # Nothing is left to run: a command that fails is not called.
-    again = run_ablation(
-        recipe_of(data, *overrides), data / "recipe.toml", overrides, ["false"], Path(result["folder"])
-    )
-    assert again.cells == 2
+    again = recipe_of(data, *overrides), data / "recipe.toml", overrides, ["false"], Path(result["folder"])
+    assert run_ablation(*again).cells == 2
     (Path(result["folder"]) / "clean" / "result.json").unlink()
     with pytest.raises(RunFailedError, match=r"clean failed \(exit status 1\)"):
         run_ablation(*again)
