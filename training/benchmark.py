@@ -160,12 +160,12 @@ SECTIONS = {
     "encoder": Section(
         encoder_speed.measure, show_encoder, "seconds and memory of the base encoder, against SAM ViT-B"
     ),
-    "heads": Section(heads_speed.measure, show_heads, "where a window's time goes in the default model (1 minute)"),
+    "heads": Section(heads_speed.measure, show_heads, "where a window's time goes in the default model (10 seconds)"),
     "scene": Section(
-        scene_speed.measure_scenes, show_scene, "whole scenes: time, share outside the model, memory (4 minutes)"
+        scene_speed.measure_scenes, show_scene, "whole scenes: time, share outside the model, memory (2 minutes)"
     ),
     "memory": Section(
-        scene_speed.measure_memory, show_memory, "peak memory at 16 megapixels and at 1 gigapixel (2 minutes)"
+        scene_speed.measure_memory, show_memory, "peak memory at 16 megapixels and at 1 gigapixel (half a minute)"
     ),
     "gpu": Section(gpu_speed.measure, show_gpu, "encoders and models on a CUDA GPU, against SAM ViT-B and its floors"),
 }
