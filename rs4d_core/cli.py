@@ -133,7 +133,7 @@ def _add_segment(commands: Any) -> None:
         "--window",
         metavar="PX",
         type=_window,
-        help="side of the windows (default: the model's, which finds most); 'auto': as large as memory holds, to 4096",
+        help="side of the windows (default: the model's own); 'auto': as large as memory holds, up to 4096",
     )
     command.add_argument("--overlap", metavar="PX", type=int, help="overlap of the windows (default: the model's)")
     command.add_argument(
