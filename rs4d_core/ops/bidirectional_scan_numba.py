@@ -52,26 +52,29 @@ _tile = stack_floats(STEPS * WIDTH)
 
 @compiled()
 def _forward(
-    u, projected, dt_weight, dt_bias, rates, d, z, out, first_result, states, keep, shape, group, ranks, start, stop
-):
+    u, projected, dt_weight, dt_bias, rates, d, z, out, first_result, carried, states,
+    keep, begin, directions, shape, group, ranks, start, stop,
+):  # fmt: skip
     """Tasks `start..stop`. All arrays are flat, the channels a multiple of `LANES`.
 
-    `rates (D / LANES, N, LANES)` is A log2(e), `dt_weight (R, D)`; `first_result (tasks, L, WIDTH)` is
-    working memory; `states (2B, chunks, N, D)` is filled where `keep`.
-    `shape` is B, L, D, N; `group` and `ranks` are tuples as long as the states computed at once and as R.
+    `rates (D / LANES, N, LANES)` is A log2(e), `dt_weight (R, D)`; `first_result (tasks, L, WIDTH)` is what the first
+    direction gives and the second one takes; `carried (tasks, N, WIDTH)` are the states at the end, and at the start
+    unless `begin`; `states (2B, chunks, N, D)` is filled where `keep`.
+    `directions` is a range of the two, `u` and `projected` hold the sequences of these alone. `shape` is B, L, D, N;
+    `group` and `ranks` are tuples as long as the states computed at once and as R.
     """
     batch, length, channels, n_states = shape
     rank, at_once = len(ranks), len(group)
     columns = rank + 2 * n_states
     blocks, chunks = (channels + WIDTH - 1) // WIDTH, (length + STEPS - 1) // STEPS
     delta, inflow, y = _tile(), _tile(), _tile()
-    carried = np.empty(n_states * WIDTH, np.float32)
     for task in range(start, stop):
         row, first, waiting = task // blocks, task % blocks * WIDTH, task * length * WIDTH
-        groups = min(channels - first, WIDTH) // LANES
-        for direction in range(2):
-            carried[:] = _ZERO
-            sequence = direction * batch + row
+        groups, at_task = min(channels - first, WIDTH) // LANES, task * n_states * WIDTH
+        for direction in range(directions[0], directions[1]):
+            if begin:
+                carried[at_task : at_task + n_states * WIDTH] = _ZERO
+            sequence = (direction - directions[0]) * batch + row
             for chunk in range(chunks):
                 at = chunk * STEPS
                 steps = min(STEPS, length - at)
@@ -89,7 +92,7 @@ def _forward(
                 for g in range(groups):
                     channel = first + g * LANES
                     for n in range(0, n_states, at_once):
-                        place = (g * n_states + n) * LANES
+                        place = at_task + (g * n_states + n) * LANES
                         h = load_states(group, carried, place, LANES)
                         if keep:
                             kept_at = ((sequence * chunks + chunk) * n_states + n) * channels + channel
@@ -243,7 +246,7 @@ def _backward(
 class _BidirectionalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *arguments: Tensor) -> Tensor:
-        out, states = _run_forward(arguments, None, None, keep_states=True)
+        out, states = _run_forward(arguments, keep_states=True)
         ctx.save_for_backward(*arguments, states)
         return out
 
@@ -272,21 +275,9 @@ class _BidirectionalScan(torch.autograd.Function):
 
 
 def bidirectional_scan_numba(
-    u: Tensor,
-    projected: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    z: Tensor,
-    out: Tensor | None = None,
-    working_memory: Tensor | None = None,
+    u: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor, z: Tensor
 ) -> Tensor:
-    """See `bidirectional_scan`. Computed in float32; u, z and the result may be bfloat16. Differentiable once.
-
-    `out (B, L, D)` is contiguous memory for the result, for D a multiple of `LANES` and without gradients, and
-    `working_memory` as many float32 as `working_floats` says.
-    """
+    """See `bidirectional_scan`. Computed in float32; u, z and the result may be bfloat16. Differentiable once."""
     channels = u.shape[2]
     u, z = u.contiguous(), z.to(u.dtype).contiguous()
     weights = [tensor.float() for tensor in (dt_weight.T, dt_bias, A, D)]
@@ -304,31 +295,71 @@ def bidirectional_scan_numba(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
         found = _BidirectionalScan.apply(*arguments)
     else:
-        found = _run_forward(arguments, out, working_memory, keep_states=False)[0]
+        found = _run_forward(arguments, keep_states=False)[0]
     return found[..., :channels] if missing else found
 
 
-def _run_forward(
-    arguments: tuple[Tensor, ...], out: Tensor | None, working_memory: Tensor | None, keep_states: bool
-) -> tuple[Tensor, Tensor]:
+def _run_forward(arguments: tuple[Tensor, ...], keep_states: bool) -> tuple[Tensor, Tensor]:
     u, projected, dt_weight, dt_bias, A, D, z = arguments
     batch, length, channels = z.shape
-    n_states = A.shape[1]
+    n_states, blocks = A.shape[1], -(-channels // WIDTH)
     chunks = -(-length // STEPS) if keep_states else 0
-    out = torch.empty_like(z) if out is None else out
-    if working_memory is None:
-        working_memory = A.new_empty(working_floats(batch, length, channels))
-    states = A.new_empty(2 * batch, chunks, n_states, channels)
-    rates = _rates(A)
-    arrays = [_flat(tensor) for tensor in (u, projected, dt_weight, dt_bias, rates, D, z, out, working_memory, states)]
-    sizes = (batch, length, channels, n_states)
-    tuples = (0.0,) * largest_divisor(n_states, STATES_AT_ONCE), (0.0,) * len(dt_weight)
-    tasks = batch * -(-channels // WIDTH)
-    run_spans(lambda start, stop: _forward(*arrays, keep_states, sizes, *tuples, start, stop), tasks)
+    out, states = torch.empty_like(z), A.new_empty(2 * batch, chunks, n_states, channels)
+    first_result, carried = A.new_empty(batch, blocks, length, WIDTH), A.new_empty(batch, blocks, n_states, WIDTH)
+    tensors = (u, projected, dt_weight, dt_bias, _rates(A), D, z, out, first_result, carried, states)
+    _call_forward(tensors, keep_states, True, (0, 2), (batch, length, channels, n_states), len(dt_weight))
     return out, states
 
 
-def working_floats(batch: int, length: int, channels: int) -> int:
+def _call_forward(
+    tensors: tuple[Tensor, ...],
+    keep: bool,
+    begin: bool,
+    directions: tuple[int, int],
+    sizes: tuple[int, int, int, int],
+    rank: int,
+) -> None:
+    arrays = [_flat(tensor) for tensor in tensors]
+    tuples = (0.0,) * largest_divisor(sizes[3], STATES_AT_ONCE), (0.0,) * rank
+    tasks = sizes[0] * -(-sizes[2] // WIDTH)
+    run_spans(lambda start, stop: _forward(*arrays, keep, begin, directions, sizes, *tuples, start, stop), tasks)
+
+
+class PiecewiseScan:
+    """`bidirectional_scan` of sequences of which a piece is at hand at a time: from the first one to the last and back.
+
+    The arguments are those of `bidirectional_scan`, for D a multiple of `LANES`; no gradients.
+    """
+
+    def __init__(self, dt_weight: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor, batch: int) -> None:
+        weights = (dt_weight.T, dt_bias, _rates(A.float()), D)
+        self._weights = tuple(tensor.detach().float().contiguous() for tensor in weights)
+        self._rank, self._n_states = dt_weight.shape[1], A.shape[1]
+        self._carried = dt_bias.new_empty(batch * -(-len(D) // WIDTH), self._n_states, WIDTH, dtype=torch.float32)
+        self._none = self._carried[:0]
+
+    def there(self, u: Tensor, projected: Tensor, waiting: Tensor, begin: bool) -> None:
+        """Scan a piece `u (B, T, D)`, `projected (B, T, R + 2N)` of the first direction; `begin`: the first piece.
+
+        What `back` needs of it goes to `waiting`, which holds `waiting_floats(B, T, D)` float32.
+        """
+        self._run(u, projected, u, u, waiting, begin, 0)
+
+    def back(self, u: Tensor, projected: Tensor, waiting: Tensor, begin: bool, z: Tensor, out: Tensor) -> None:
+        """Scan the same piece in the second direction, u and projected from its last step to its first one.
+
+        `begin`: it is the last piece. The gate `z` and the result `out` are from first to last step, `(B, T, D)`.
+        """
+        self._run(u, projected, z, out, waiting, begin, 1)
+
+    def _run(
+        self, u: Tensor, projected: Tensor, z: Tensor, out: Tensor, waiting: Tensor, begin: bool, direction: int
+    ) -> None:
+        tensors = (u, projected.float(), *self._weights, z, out, waiting, self._carried, self._none)
+        _call_forward(tensors, False, begin, (direction, direction + 1), (*u.shape, self._n_states), self._rank)
+
+
+def waiting_floats(batch: int, length: int, channels: int) -> int:
     """How many float32 hold the first direction's result until the second one meets it."""
     return batch * -(-channels // WIDTH) * length * WIDTH
 

@@ -48,38 +48,46 @@ def _weighted_rows(typingctx, start, weight, weight_at, weight_stride, rows, at,
 
 
 @compiled()
-def _forward(u, weight, bias, y, shape, taps_like, start, stop):
+def _forward(u, weight, bias, y, shape, piece, directions, taps_like, start, stop):
     """Tasks `start..stop`, each a sequence in both directions and `_GROUPS * LANES` channels. All arrays are flat.
 
-    `u (B, L, D)`, `weight (K, D)`, `y (2B, L, D)`, its second half backwards; the channels are a multiple of `LANES`.
-    `shape` is B, L, D; `taps_like` is a tuple of length K.
+    `u (B, L, D)`, `weight (K, D)`; the channels are a multiple of `LANES`. `piece` is the first token to compute and
+    their number T, `directions` a range of the two: `y (B, T, D)` for each, the second backwards. `shape` is B, L, D;
+    `taps_like` is a tuple of length K.
     """
     batch, length, channels = shape
+    first_token, tokens = piece
+    there, back_too = directions[0] == 0, directions[1] == 2
+    second = (1 - directions[0]) * batch
     taps, width = len(taps_like), _GROUPS * LANES
     blocks = (channels + width - 1) // width
     for task in range(start, stop):
         row, first = task // blocks, task % blocks * width
         last = min(first + width, channels)
-        for token in range(length):
-            ahead = row * length + token
-            back = (batch + row) * length + length - 1 - token
+        for token in range(first_token, first_token + tokens):
+            center = row * length + token
+            ahead = row * tokens + token - first_token
+            back = (second + row) * tokens + tokens - 1 - (token - first_token)
             for channel in range(first, last, LANES):
-                prefetch(u, (ahead + _AHEAD) * channels + channel)
-                total, other = load(bias, channel), load(bias, channel)
-                at = (ahead - taps + 1) * channels + channel
-                if token >= taps - 1:
-                    total = _weighted_rows(total, weight, channel, channels, u, at, channels, taps_like)
-                else:
-                    for tap in range(taps - 1 - token, taps):
-                        total = total + load(weight, tap * channels + channel) * load(u, at + tap * channels)
-                at = (ahead + taps - 1) * channels + channel
-                if token + taps <= length:
-                    other = _weighted_rows(other, weight, channel, channels, u, at, -channels, taps_like)
-                else:
-                    for tap in range(taps - (length - token), taps):
-                        other = other + load(weight, tap * channels + channel) * load(u, at - tap * channels)
-                store(y, ahead * channels + channel, total * sigmoid(total))
-                store(y, back * channels + channel, other * sigmoid(other))
+                prefetch(u, (center + _AHEAD) * channels + channel)
+                if there:
+                    total = load(bias, channel)
+                    at = (center - taps + 1) * channels + channel
+                    if token >= taps - 1:
+                        total = _weighted_rows(total, weight, channel, channels, u, at, channels, taps_like)
+                    else:
+                        for tap in range(taps - 1 - token, taps):
+                            total = total + load(weight, tap * channels + channel) * load(u, at + tap * channels)
+                    store(y, ahead * channels + channel, total * sigmoid(total))
+                if back_too:
+                    other = load(bias, channel)
+                    at = (center + taps - 1) * channels + channel
+                    if token + taps <= length:
+                        other = _weighted_rows(other, weight, channel, channels, u, at, -channels, taps_like)
+                    else:
+                        for tap in range(taps - (length - token), taps):
+                            other = other + load(weight, tap * channels + channel) * load(u, at - tap * channels)
+                    store(y, back * channels + channel, other * sigmoid(other))
 
 
 @compiled(forceinline=True)
@@ -151,7 +159,7 @@ class _ConvSilu(torch.autograd.Function):
         ctx.save_for_backward(u, weight, bias)
         batch, length, channels = u.shape
         y = u.new_empty(2 * batch, length, channels)
-        _run(_forward, (u, weight, bias, y), u.shape, len(weight))
+        _run(_forward, (u, weight, bias, y), u.shape, len(weight), (0, length), (0, 2))
         return y
 
     @staticmethod
@@ -166,25 +174,41 @@ class _ConvSilu(torch.autograd.Function):
         return grad_u, grad_weight.sum(0), grad_bias.sum(0)
 
 
-def _run(kernel, tensors: tuple[Tensor, ...], shape: tuple[int, int, int], taps: int) -> None:
+def _run(kernel, tensors: tuple[Tensor, ...], shape: tuple[int, int, int], taps: int, *what: tuple[int, int]) -> None:
     arrays = [array_of(tensor).reshape(-1) for tensor in tensors]
     tasks = shape[0] * -(-shape[2] // (_GROUPS * LANES))
-    run_spans(lambda start, stop: kernel(*arrays, tuple(shape), (0.0,) * taps, start, stop), tasks)
+    run_spans(lambda start, stop: kernel(*arrays, tuple(shape), *what, (0.0,) * taps, start, stop), tasks)
 
 
-def conv_silu_numba(u: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
-    """See `bidirectional_conv_silu`. Computed in float32, stored in u's dtype. Differentiable once, without `out`.
-
-    `out (2B, L, D)` is contiguous memory for the result, for D a multiple of `LANES`.
-    """
+def conv_silu_numba(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `bidirectional_conv_silu`. Computed in float32, stored in u's dtype. Differentiable once."""
     channels = u.shape[2]
     weight, bias = weight.float().T, bias.float()
     missing = -channels % LANES
     if missing:
         # Channels of zeros, for the kernels compute `LANES` of them at a time.
         u, weight, bias = (F.pad(tensor, (0, missing)) for tensor in (u, weight, bias))
-    if out is not None:
-        _run(_forward, (u.contiguous(), weight.contiguous(), bias, out), u.shape, len(weight))
-        return out
     y = _ConvSilu.apply(u.contiguous(), weight.contiguous(), bias.contiguous())
     return y[..., :channels] if missing else y
+
+
+class PiecewiseConv:
+    """`bidirectional_conv_silu`, of the steps and the direction that are asked for; no gradients.
+
+    `weight (D, K)` and `bias (D,)`, for D a multiple of `LANES`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight, self._bias = weight.detach().float().T.contiguous(), bias.detach().float()
+
+    def there(self, u: Tensor, first: int, out: Tensor) -> None:
+        """Write the steps `first..first + T` of `u (B, L, D)` to `out (B, T, D)`; u is read up to the last of them."""
+        self._run(u, first, out, 0)
+
+    def back(self, u: Tensor, first: int, out: Tensor) -> None:
+        """As `there`, of the sequence from its last step to its first one: step `first` comes last."""
+        self._run(u, first, out, 1)
+
+    def _run(self, u: Tensor, first: int, out: Tensor, direction: int) -> None:
+        piece, directions = (first, out.shape[1]), (direction, direction + 1)
+        _run(_forward, (u, self._weight, self._bias, out), u.shape, len(self._weight), piece, directions)
