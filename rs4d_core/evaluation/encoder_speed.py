@@ -17,6 +17,7 @@ import torch
 
 from rs4d_core.errors import DependencyError
 from rs4d_core.evaluation.c_scan import plain_c_scan
+from rs4d_core.freed_memory import keep_freed_memory
 from rs4d_core.installation import add_command
 from rs4d_core.models.config import preset
 from rs4d_core.models.encoder import PATCH, Encoder
@@ -30,7 +31,7 @@ _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _SIDE_PX = 1024
 _LARGER_SIDES_PX = (2048, 4096)
 # Of our encoder a round; of SAM's, which takes many times longer, one.
-_RUNS_A_ROUND = 3
+_RUNS_A_ROUND = 2
 _ROUNDS = 3
 _SHORT_RUNS = 15
 
@@ -45,6 +46,7 @@ def measure() -> dict[str, Any]:
         from transformers import SamVisionConfig, SamVisionModel
     except ImportError as error:
         raise DependencyError(f"SAM is timed with transformers: {add_command('train')}") from error
+    keep_freed_memory()  # as in the engine
     config, encoder, depths = _base()
     sam = SamVisionModel(SamVisionConfig(image_size=_SIDE_PX)).eval()
     images = torch.randn(1, 3, _SIDE_PX, _SIDE_PX)
@@ -54,7 +56,8 @@ def measure() -> dict[str, Any]:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             encoder(images, depths)
             ours, theirs = [], []
-            for _ in range(_ROUNDS):
+            for number in range(_ROUNDS):
+                _tell(f"{name}, {_SIDE_PX} px against SAM ViT-B: round {number + 1} of {_ROUNDS}")
                 ours += [_seconds(lambda: encoder(images, depths)) for _ in range(_RUNS_A_ROUND)]
                 theirs.append(_seconds(lambda: sam(images)))
         key = f"{name}_{_SIDE_PX}"
@@ -69,6 +72,10 @@ def measure() -> dict[str, Any]:
         "scaling": {"base": {name: _scaling(name) for name in _PRECISIONS}},
         "scan": _scan_against_c(config),
     }
+
+
+def _tell(what: str) -> None:
+    print(f"encoder: {what}", file=sys.stderr, flush=True)
 
 
 def _base():
@@ -143,6 +150,7 @@ def _scaling(precision: str) -> dict[str, float]:
     figures: dict[str, float] = {}
     last_s = None
     for side in (_SIDE_PX, *_LARGER_SIDES_PX):
+        _tell(f"{precision}, {side} px")
         command = [sys.executable, "-m", __name__, precision, str(side)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         found = json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
@@ -154,6 +162,7 @@ def _scaling(precision: str) -> dict[str, float]:
 
 
 def _one_side(precision: str, side: int) -> dict[str, float]:
+    keep_freed_memory()  # as in the engine
     _, encoder, depths = _base()
     images = torch.randn(1, 3, side, side)
     bf16 = _PRECISIONS[precision] == torch.bfloat16
