@@ -41,8 +41,11 @@ def compiled(**flags) -> Callable:
             kernel = njit(cache=True, **options)(function)
         except RuntimeError:
             return njit(**options)(function)
-        index = kernel._cache._cache_file
-        index._source_stamp = (index._source_stamp, _shared_stamp())
+        try:
+            index = kernel._cache._cache_file
+            index._source_stamp = (index._source_stamp, _shared_stamp())
+        except AttributeError:
+            pass  # A numba that keeps its stamp elsewhere; its own check of the kernel's file remains.
         return kernel
 
     return decorate
