@@ -22,11 +22,18 @@ class Decision(QUndoCommand):
         super().__init__(text)
         self._before = before
         self._after = after
-        self._write = write
+        self._write: Callable[[Values], None] | None = write
 
     def redo(self) -> None:
         """Also when it is pushed."""
-        self._write(self._after)
+        if self._write is not None:
+            self._write(self._after)
 
     def undo(self) -> None:
-        self._write(self._before)
+        if self._write is not None:
+            self._write(self._before)
+
+    def expire(self) -> None:
+        """Nobody is there any more to write it: the stack passes it over, and drops it when it comes to it."""
+        self._write = None
+        self.setObsolete(True)

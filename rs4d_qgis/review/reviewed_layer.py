@@ -66,12 +66,22 @@ class ReviewedLayer(QObject):
         layer.afterCommitChanges.connect(self._all_changed)
 
     def tear_down(self) -> None:
-        """Let go of the layer; what still waits is tried once more."""
-        self._retry.stop()
-        self._soon.stop()
+        """Let go of the layer; what still waits is tried once more.
+
+        The steps of decisions stay on the layer's stack, but do nothing any more: QGIS takes back the whole stack where
+        edits are discarded, and nobody would be there to tell it that decisions are none of them.
+        """
         if sip.isdeleted(self.layer):
+            self._retry.stop()
+            self._soon.stop()
             return
         self.save_decisions()
+        self._retry.stop()
+        self._soon.stop()
+        for decision in self._decisions:
+            if not sip.isdeleted(decision):
+                decision.expire()
+        self._decisions.clear()
         for signal, slot in (
             (self.layer.attributeValueChanged, self._value_changed),
             (self.layer.geometryChanged, self._geometry_changed),
@@ -173,9 +183,18 @@ class ReviewedLayer(QObject):
         self.layer.endEditCommand()
         self._tell()
 
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back. There is none right after edits were saved or discarded, in which QGIS
+        forgets all steps."""
+        stack = self.layer.undoStack()
+        return any(not stack.command(step).isObsolete() for step in range(stack.index() - 1, -1, -1))
+
     def undo(self) -> None:
         """Take back the last step, whether a decision or an edit."""
-        self.layer.undoStack().undo()
+        stack = self.layer.undoStack()
+        while stack.canUndo() and stack.command(stack.index() - 1).isObsolete():
+            stack.undo()  # of an earlier review: the stack drops it
+        stack.undo()
         self._tell()
 
     def redo(self) -> None:

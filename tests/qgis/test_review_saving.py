@@ -18,7 +18,7 @@ from qgis.core import (
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import QCoreApplication
+from qgis.PyQt.QtCore import QCoreApplication, QEvent
 from review_layer import contents, opened, statuses, write_layer
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
@@ -176,6 +176,50 @@ def test_discarding_edits_in_qgis_discards_no_decision_and_saving_them_keeps_bot
     desk.reviewed.save_edits()
     assert 2 not in statuses(opened(path))
     assert statuses(opened(path))[1] == ACCEPTED
+
+
+def decide_and_edit(desk):
+    """Two decisions with an edit between them; gives what the file is to hold of statuses, whatever comes."""
+    desk.reviewed.decide([1], ACCEPTED)
+    with desk.reviewed.edit("Remove") as layer:
+        layer.deleteFeature(2)
+    desk.reviewed.decide([3], REJECTED)
+    return {item: {1: ACCEPTED, 3: REJECTED}.get(item, PENDING) for item in range(1, 61)}
+
+
+@pytest.mark.parametrize("leave", ["close", "switch"])
+def test_edits_that_are_discarded_after_the_review_take_no_decision_along(desk, path, tmp_path, capsys, leave):
+    layer, expected = desk.reviewed.layer, decide_and_edit(desk)
+    write_layer(tmp_path / "other.gpkg", 5)
+    desk.review(opened(tmp_path / "other.gpkg") if leave == "switch" else None)
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    layer.rollBack()
+    assert statuses(opened(path)) == statuses(layer) == expected
+    assert capsys.readouterr().err == ""
+
+
+def test_qgis_s_undo_after_the_review_takes_back_edits_and_no_decision(desk, path, capsys):
+    layer, expected = desk.reviewed.layer, decide_and_edit(desk)
+    desk.review(None)
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    stack = layer.undoStack()
+    while stack.canUndo():
+        stack.undo()
+    assert statuses(opened(path)) == statuses(layer) == expected
+    while stack.canRedo():
+        stack.redo()
+    assert statuses(opened(path)) == expected
+    assert statuses(layer) == {item: status for item, status in expected.items() if item != 2}
+    assert capsys.readouterr().err == ""
+
+
+def test_undo_in_the_next_review_passes_over_decisions_of_the_last_one(desk, path):
+    layer, expected = desk.reviewed.layer, decide_and_edit(desk)
+    desk.review(None)
+    desk.review(layer)
+    desk.undo()
+    assert statuses(layer) == expected
+    assert not desk.reviewed.can_undo()
 
 
 def test_a_status_that_is_in_qgis_s_edit_buffer_is_decided_on_there(desk):
