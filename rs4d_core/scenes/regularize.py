@@ -2,7 +2,8 @@
 
 An outline is cut into straight runs; each run is laid along one of two perpendicular directions of the whole building
 or, where it is long and clearly askew, left in its own; lines are fitted to the runs, and corners are where two of them
-meet. What is round, or strays too far from the outline that the model saw, stays as it was.
+meet. What is round, comes out with too little along its two directions or with a sharp corner, or strays too far from
+the outline that the model saw, stays as it was.
 
 Own code, since the one library there is (buildingregulariser 0.2.5) was farther from the truth than the raw outlines on
 generated buildings: it knows whole degrees only, turns each edge about its middle instead of fitting it, and has no
@@ -37,6 +38,11 @@ ALIGNED_DEGREES = 15.0
 
 # Lines that meet at less than this have no corner that could be relied on: they are one wall.
 SHARPEST_DEGREES = 20.0
+
+# Right angles fit a ring with at least this share of its length along its two directions, and no sharper corner. With
+# less, what looks like walls is the noise of a mask, and the result is a dart.
+ALONG_SHARE = 0.8
+SHARPEST_CORNER_DEGREES = 60.0
 
 # Area over that of a circle of the same length around: 0.79 for a square, 0.91 for a hexagon.
 ROUND = 0.9
@@ -146,7 +152,7 @@ def _quarter_turn(scatter: np.ndarray) -> np.ndarray:
 
 
 def _corners(rings: list[np.ndarray]) -> np.ndarray | None:
-    """Corners `(n, 2)` of a ring whose runs are given in the building's frame; None where there are no four."""
+    """Corners `(n, 2)` of a ring whose runs are given in the building's frame; None where right angles do not fit."""
     runs = _joined([_classified(points) for points in rings])
     lines = []
     for run, following in zip(runs, runs[1:] + runs[:1], strict=True):
@@ -158,7 +164,24 @@ def _corners(rings: list[np.ndarray]) -> np.ndarray | None:
     if len(lines) < 4:
         return None
     corners = [_meet(line, following) for line, following in zip(lines, lines[1:] + lines[:1], strict=True)]
-    return None if any(corner is None for corner in corners) else np.array(corners)
+    if any(corner is None for corner in corners):
+        return None
+    ring = np.array(corners)
+    return ring if _fits(ring) else None
+
+
+def _fits(ring: np.ndarray) -> bool:
+    """Whether a ring of corners `(n, 2)`, in the building's frame, is mostly along or across, and has no sharp corner."""
+    walls = np.roll(ring, -1, axis=0) - ring
+    lengths = np.hypot(*walls.T)
+    if not lengths.min() > 0:
+        return False
+    along = np.abs(walls).min(axis=1) <= 1e-6 * lengths
+    # At each corner, the wall that begins there against the one that ends there, walked backwards.
+    ways = walls / lengths[:, None]
+    cosines = -(ways * np.roll(ways, 1, axis=0)).sum(axis=1)
+    sharp = math.cos(math.radians(SHARPEST_CORNER_DEGREES))
+    return bool(lengths[along].sum() >= ALONG_SHARE * lengths.sum() and cosines.max() <= sharp + 1e-9)
 
 
 def _classified(points: np.ndarray) -> _Run:

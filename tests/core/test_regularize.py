@@ -43,6 +43,16 @@ def right_angles(ring):
     return np.abs((angles - angles[0] + 45) % 90 - 45).max() < 1e-6
 
 
+def is_regular(ring):
+    """At least four fifths of it along two perpendicular directions, and no corner under 60 degrees."""
+    steps = np.diff(np.asarray(ring.coords), axis=0)
+    lengths, ways = np.hypot(*steps.T), np.arctan2(steps[:, 1], steps[:, 0])
+    apart = np.abs((np.degrees(ways[:, None] - ways) + 45) % 90 - 45)
+    along = ((apart < 1e-3) * lengths).sum(axis=1).max() / lengths.sum()
+    turns = np.abs((np.degrees(np.roll(ways, -1) - ways) + 180) % 360 - 180)
+    return along >= 0.8 - 1e-6 and (180 - turns).min() >= 60 - 1e-3
+
+
 SIDES = st.floats(12, 60)
 ANGLES = st.floats(0, 90)
 SEEDS = st.integers(0, 1000)
@@ -99,6 +109,33 @@ def test_round_buildings_stay_round():
     for radius in (9, 15, 40):
         tank = as_seen(shapely.Point(3, 4).buffer(radius), 1)
         assert regularize(tank) is tank
+
+
+def test_an_outline_whose_walls_are_mostly_askew_gets_no_darts():
+    """A dart and a house seen as a kite, found on real imagery: few of their corners would be right."""
+    for points in ([(0, 0), (30, 0), (12, 26), (0, 10)], [(0, 0), (24, 4), (34, 26), (14, 36), (-4, 18)]):
+        seen = as_seen(shapely.Polygon(points), 4)
+        found = regularize(seen)
+        assert found is seen or is_regular(found.exterior)
+    sliver = as_seen(shapely.Polygon([(0, 0), (40, 0), (40, 16), (20, 40)]), 4)
+    assert regularize(sliver) is sliver
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    radii=st.lists(st.floats(8, 30), min_size=4, max_size=9),
+    stretch=st.floats(0.5, 2),
+    angle=ANGLES,
+    seed=SEEDS,
+)
+def test_whatever_changed_has_walls_along_two_directions_and_no_sharp_corner(radii, stretch, angle, seed):
+    around = np.arange(len(radii)) / len(radii) * 2 * math.pi
+    blob = shapely.Polygon(np.stack([radii * np.cos(around) * stretch, radii * np.sin(around)], axis=1))
+    seen = as_seen(rotate(blob, angle, origin=(0, 0)), seed)
+    if seen.geom_type != "Polygon":
+        return
+    found = regularize(seen)
+    assert found is seen or is_regular(found.exterior)
 
 
 def test_specks_in_a_wall_go():
