@@ -158,7 +158,7 @@ def show_gpu(console: Console, figures: dict[str, Any]) -> None:
 SECTIONS = {
     "counts": Section(counts.count_all, show_counts, "parameters and MACs of the encoders, against SAM ViT-B"),
     "encoder": Section(
-        encoder_speed.measure, show_encoder, "seconds and memory of the base encoder, against SAM ViT-B"
+        encoder_speed.measure, show_encoder, "the base encoder: seconds and memory, against SAM ViT-B (3 minutes)"
     ),
     "heads": Section(heads_speed.measure, show_heads, "where a window's time goes in the default model (10 seconds)"),
     "scene": Section(
