@@ -91,7 +91,7 @@ def test_windows_make_no_difference(scene, radii, center, tiling):
     )
     area = Area(on_the_ground(star))
     whole, _, _ = found_in(scene, area, 320)
-    # Of what is cut where the ground that is read ends, a corner may be square in one and cut by half a pixel in the other.
+    # Where the ground that is read ends, a corner may be square in one and cut by half a pixel in the other.
     assert_same(found_in(scene, area, *tiling)[0], whole, off=4 * 0.5**2 / 2 + 1e-3)
 
 
