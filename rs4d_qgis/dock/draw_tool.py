@@ -23,12 +23,13 @@ class DrawTool(Borrowed, QgsMapToolExtent):
         self.extentChanged.connect(self._drawn)
 
     def keyPressEvent(self, event) -> None:
-        """Escape gives up."""
+        """Escape gives up. Keys that QGIS deletes the selected objects on do nothing while one draws."""
         if event.key() == Qt.Key.Key_Escape:
-            event.accept()
             self.stop()
-        else:
+        elif event.key() not in (Qt.Key.Key_Backspace, Qt.Key.Key_Delete):
             super().keyPressEvent(event)
+            return
+        event.ignore()  # of map tools: "it is done with"
 
     def canvasReleaseEvent(self, event) -> None:
         """The right button gives up, the left one ends the rectangle."""

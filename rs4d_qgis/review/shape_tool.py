@@ -18,6 +18,9 @@ class ShapeTool(Borrowed, QgsMapTool):
     """The left button sets a corner, the right one, a double click or Enter ends the drawing; Backspace takes the last
     corner back; Escape gives up, and where nothing is drawn gives the mouse back. Corners snap as the project says.
 
+    Attributes:
+        drawing: there are corners already.
+
     Signals:
         drawn(list of QgsPointXY): in the map's CRS. The tool is ready for the next drawing.
     """
@@ -56,12 +59,21 @@ class ShapeTool(Borrowed, QgsMapTool):
         if self._points:
             self._show(self._place(event))
 
+    @property
+    def drawing(self) -> bool:
+        return bool(self._points)
+
+    def back(self) -> None:
+        """Take the last corner off."""
+        if self._points:
+            self._points.pop()
+            self._show(self._points[-1] if self._points else None)
+
     def keyPressEvent(self, event) -> None:
         """Corners back, the end, or giving up."""
         key = event.key()
-        if key in (Qt.Key.Key_Backspace, Qt.Key.Key_Delete) and self._points:
-            self._points.pop()
-            self._show(self._points[-1] if self._points else None)
+        if key in (Qt.Key.Key_Backspace, Qt.Key.Key_Delete):
+            self.back()  # also once too often: QGIS would take it for the selected objects
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self._points:
             self._finish()
         elif key == Qt.Key.Key_Escape and self._points:
@@ -69,8 +81,10 @@ class ShapeTool(Borrowed, QgsMapTool):
         elif key == Qt.Key.Key_Escape:
             self.stop()
         else:
-            return  # not ours: the canvas goes on with it
-        event.accept()
+            return
+        # With QGIS's map tools it is the other way round: what they leave accepted, QGIS goes on with, and would delete
+        # the selected objects on Backspace.
+        event.ignore()
 
     def deactivate(self) -> None:
         """Another tool has the mouse."""
