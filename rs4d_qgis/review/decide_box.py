@@ -24,7 +24,7 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.many import decide_on_many
+from rs4d_qgis.review.many import decide_on_many, set_class_of_many
 from rs4d_qgis.review.objects import ReviewObject
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
@@ -75,10 +75,10 @@ class DecideBox(QWidget):
         layout.addLayout(grid)
         layout.addLayout(self._many)
         desk.keys.changed.connect(self._show_keys)
-        desk.current_changed.connect(self._show)
-        desk.shown_changed.connect(self._show)
+        desk.current_changed.connect(self.refresh)
+        desk.shown_changed.connect(self.refresh)
         self._show_keys()
-        self._show()
+        self.refresh()
 
     def _own_actions(self) -> list[tuple]:
         """Name, label, icon, default key, what it does, its tip, whether it repeats."""
@@ -99,8 +99,13 @@ class DecideBox(QWidget):
         ]  # fmt: skip
 
     def _decide(self, status: str) -> None:
-        if self._desk.session.current is not None:
-            self._desk.decide([self._desk.session.current], status)
+        """As edits do, on what is selected, else on the current object."""
+        ids = self._desk.selection()
+        if len(ids) > 1:
+            if decide_on_many(self, self._desk, ids, status):
+                self._desk.reviewed.layer.removeSelection()  # done with
+        elif ids:
+            self._desk.decide(ids, status)
 
     def _class(self, number: int) -> None:
         if number <= len(self._desk.classes):
@@ -112,8 +117,11 @@ class DecideBox(QWidget):
             self._set_class(name.strip())
 
     def _set_class(self, name: str) -> None:
-        if self._desk.session.current is not None:
-            self._desk.reviewed.set_class([self._desk.session.current], name)
+        ids = self._desk.selection()
+        if len(ids) > 1:
+            set_class_of_many(self, self._desk, ids, name)
+        elif ids:
+            self._desk.set_class(ids, name)
 
     def _guarded(self, run, *_) -> None:
         """Whatever a key or a button does, it does to a layer."""
@@ -151,32 +159,35 @@ class DecideBox(QWidget):
     def _selected_ids(self) -> list[int]:
         return sorted(self._desk.reviewed.layer.selectedFeatureIds())
 
-    def show_selected(self) -> None:
-        """The number of those selected is another one."""
-        reviewed = self._desk.reviewed
-        number = 0 if reviewed is None else reviewed.layer.selectedFeatureCount()
-        self._selected.setText(tr("{} ({})").format(self._selected.property("label"), spaced(number)))
-        self._selected.setEnabled(number > 0)
-
     def _show_keys(self) -> None:
         for name, button in self._buttons.items():
             key = self._desk.keys.shown(name)
             label = button.property("label")
             button.setText(tr("{}  [{}]").format(label, key) if key else label)
 
-    def _show(self) -> None:
+    def refresh(self, *_) -> None:
+        """What is decided on may be another object, or others."""
         desk = self._desk
         session = desk.session
         item = session.objects.get(session.current) if session.current is not None else None
         there = desk.reviewed is not None
+        selected = desk.reviewed.layer.selectedFeatureCount() if there else 0
+        applies = dict.fromkeys(self._buttons, there and item is not None)
+        applies.update(previous=there, undo=there and desk.reviewed.can_undo())
+        if selected > 1:
+            applies.update(accept=True, reject=True)
         for name, button in self._buttons.items():
-            button.setEnabled(there and (item is not None or name in ("undo", "previous")))
+            button.setEnabled(applies[name])
         self._shown.setText(tr("{} ({})").format(self._shown.property("label"), spaced(session.left)))
         self._shown.setEnabled(session.left > 0)
-        self.show_selected()
+        self._selected.setText(tr("{} ({})").format(self._selected.property("label"), spaced(selected)))
+        self._selected.setEnabled(selected > 0)
         if not there:
             self._what.setText(tr("No layer is under review."))
             self._where.say(tr("Choose one above: a result of RS4D, or any layer of polygons."))
+        elif selected > 1:
+            self._what.setText(tr("<b>{} objects are selected.</b>").format(spaced(selected)))
+            self._where.say(tr("Keys and buttons are for all of these, and ask first."))
         elif item is None:
             self._what.setText(tr("Nothing is left to look at."))
             self._where.say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgis.core import QgsVectorLayer
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from rs4d_qgis.layers.results import provenance
@@ -16,6 +17,8 @@ from rs4d_qgis.review.keys import Keys
 from rs4d_qgis.review.order import Order
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.waiting import wait_cursor
+from rs4d_qgis.translation import tr
 
 
 class DeskState(QObject):
@@ -28,6 +31,7 @@ class DeskState(QObject):
         keys: of all parts; they are listened to while there is a layer, and the desk is in sight.
         keeper: of what a crash would take.
         in_sight: the panel can be seen.
+        picking: the current object is another one, as it was selected on the map; true while that is told.
         classes: names to choose from: those of the layer's look, and others that its objects have.
         colors: of classes, "#rrggbb", as the layer's look has them.
 
@@ -54,6 +58,7 @@ class DeskState(QObject):
         self.colors: dict[str, str] = {}
         self.keeper = Keeper(lambda: self.session, self)
         self.in_sight = False
+        self.picking = False
         for signal in (self.shown_changed, self.current_changed, self.saving_changed):
             signal.connect(self.keeper.write_soon)
         self.keys = Keys(lambda: self.in_sight and self.reviewed is not None, self)
@@ -66,6 +71,8 @@ class DeskState(QObject):
         """
         if self.reviewed is not None:
             self.reviewed.changed.disconnect(self._layer_changed)
+            if not sip.isdeleted(self.reviewed.layer):
+                self.reviewed.layer.selectionChanged.disconnect(self._selected)
             self.reviewed.tear_down()
             self.keeper.close()
             look.take_off(self.reviewed.layer)
@@ -77,6 +84,7 @@ class DeskState(QObject):
                 self.reviewed = ReviewedLayer(layer, self)
                 self.reviewed.changed.connect(self._layer_changed)
                 self.reviewed.saving_changed.connect(self.saving_changed)
+                layer.selectionChanged.connect(self._selected)
                 self.colors = look.class_colors(layer)
                 place = self.keeper.open(self.reviewed)
                 self.session = Session(self.reviewed.objects(), place.order, place.filters)
@@ -114,30 +122,40 @@ class DeskState(QObject):
     def decide(self, ids: list[int], status: str) -> None:
         """Give objects a status, and go on to the next one where the current one is among them."""
         current = self.session.current
-        self.reviewed.decide(ids, status)
+        with wait_cursor():
+            self.reviewed.decide(ids, status)
         if current in ids:
             self.go_on()
+
+    def set_class(self, ids: list[int], name: str) -> None:
+        """Give objects a class."""
+        with wait_cursor():
+            self.reviewed.set_class(ids, name)
 
     def go_on(self) -> None:
         """To the next object that is to be looked at."""
         self.session.advance()
-        self.current_changed.emit()
+        self._moved()
 
     def step(self, by: int) -> None:
         """So many places on in the queue, or back."""
         self.session.step(by)
-        self.current_changed.emit()
+        self._moved()
 
     def go(self, item: int) -> None:
         """To this object, if it is in the queue."""
         if self.session.go(item):
-            self.current_changed.emit()
+            self._moved()
 
     def undo(self) -> None:
         """Take back the last step, and go to what it changed; of several objects to the first in the queue."""
+        if not self.reviewed.can_undo():
+            self.say(tr("There is nothing to undo: QGIS forgets all steps when edits are saved or discarded"))
+            return
         seen: list[set[int] | None] = []
         self.reviewed.changed.connect(seen.append)
-        self.reviewed.undo()
+        with wait_cursor():
+            self.reviewed.undo()
         self.reviewed.changed.disconnect(seen.append)
         touched = {item for ids in seen for item in ids or ()}
         first = next((item for item in self.session.queue if item in touched), None)
@@ -148,13 +166,28 @@ class DeskState(QObject):
         """Line up anew."""
         self.session.set_order(order)
         self.shown_changed.emit()
-        self.current_changed.emit()
+        self._moved()
 
     def set_filters(self, filters: Filters) -> None:
         """Line up anew."""
         self.session.set_filters(filters)
         self.shown_changed.emit()
+        self._moved()
+
+    def _moved(self) -> None:
+        """Edits are for what is selected: that is not to be the last object while decisions are for this one."""
+        selected = self.reviewed.layer.selectedFeatureIds() if self.reviewed is not None else []
+        if len(selected) == 1 and selected[0] != self.session.current:
+            self.reviewed.layer.removeSelection()
         self.current_changed.emit()
+
+    def _selected(self, *_) -> None:
+        """One object that is selected on the map is the one to decide on, whether or not it passes the filters."""
+        selected = self.reviewed.layer.selectedFeatureIds()
+        if len(selected) == 1 and selected[0] != self.session.current and self.session.visit(selected[0]):
+            self.picking = True
+            self.current_changed.emit()
+            self.picking = False
 
     def _layer_changed(self, ids: set[int] | None) -> None:
         current = self.session.current

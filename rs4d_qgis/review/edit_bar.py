@@ -84,6 +84,7 @@ class EditBar(QWidget):
         self.work.engine.waiting.connect(self._show)
         self.work.changed.connect(self._show)
         desk.keys.changed.connect(self._show_keys)
+        desk.keys.lend(self._keys_while_drawing)
         desk.current_changed.connect(self._show)
         desk.shown_changed.connect(self._show)
         self._show_keys()
@@ -171,6 +172,10 @@ class EditBar(QWidget):
     def _run(self, run: Callable) -> None:
         self.work.guarded(run)
         self._show_tool()
+
+    def _keys_while_drawing(self) -> dict[str, Callable] | None:
+        tool = self._canvas.mapTool()
+        return {"undo": tool.back} if isinstance(tool, ShapeTool) and tool.drawing else None
 
     def _take_tool(self, name: str) -> None:
         self._iface.setActiveLayer(self._desk.reviewed.layer)

@@ -51,12 +51,18 @@ class Keys(QObject):
         super().__init__(parent)
         self._listening = listening
         self._actions: dict[str, KeyAction] = {}
+        self._others: list[Callable[[], dict[str, Callable[[], None]] | None]] = []
         self._chosen = self._recalled()
 
     def add(self, name: str, label: str, default: str, run: Callable[[], None], repeats: bool = False) -> None:
         """One more action."""
         self._actions[name] = KeyAction(name, label, default, run, repeats)
         self.changed.emit()
+
+    def lend(self, others: Callable[[], dict[str, Callable[[], None]] | None]) -> None:
+        """As long as this gives something, as while the analyst draws, keys do that, by the actions' names. All other
+        actions have no key then: they would act on what is not looked at."""
+        self._others.append(others)
 
     @property
     def actions(self) -> list[KeyAction]:
@@ -104,12 +110,18 @@ class Keys(QObject):
         action = next(
             (action for action in self._actions.values() if pressed and self.key(action.name) == pressed), None
         )
-        if action is None:
+        run = None if action is None else self._meaning(action)
+        if run is None:
             return False
         event.accept()
         if kind == QEvent.Type.KeyPress and (action.repeats or not event.isAutoRepeat()):
-            action.run()
+            run()
         return True
+
+    def _meaning(self, action: KeyAction) -> Callable[[], None] | None:
+        """What its key does now; None where it is off."""
+        lent = next((given for given in (others() for others in self._others) if given is not None), None)
+        return action.run if lent is None else lent.get(action.name)
 
     @staticmethod
     def _recalled() -> dict[str, str]:

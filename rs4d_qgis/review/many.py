@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qgis.PyQt.QtWidgets import QMessageBox, QWidget
 
+from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.translation import tr
@@ -16,18 +17,28 @@ def decide_on_many(parent: QWidget, desk: DeskState, ids: list[int], status: str
         desk.say(tr("There is nothing to decide on."))
         return False
     question = {ACCEPTED: tr("Accept {}?"), REJECTED: tr("Reject {}?"), PENDING: tr("Put {} back to pending?")}[status]
+    if not _agreed(parent, question, len(ids)):
+        return False
+    desk.decide(ids, status)
+    return True
+
+
+def set_class_of_many(parent: QWidget, desk: DeskState, ids: list[int], name: str) -> None:
+    """Ask, with their number, and give them this class."""
+    if _agreed(parent, tr("Set class {} on {{}}?").format(class_label(name)), len(ids)):
+        desk.set_class(ids, name)
+
+
+def _agreed(parent: QWidget, question: str, number: int) -> bool:
     buttons = QMessageBox.StandardButton
     # A stray Enter decides nothing.
     answer = QMessageBox.question(
         parent,
         tr("Decide on many"),
-        question.format(count(len(ids), tr("object"), tr("objects")))
+        question.format(count(number, tr("object"), tr("objects")))
         + "\n\n"
         + tr("It is one step, which Undo takes back."),
         buttons.Yes | buttons.No,
         buttons.No,
     )
-    if answer != buttons.Yes:
-        return False
-    desk.decide(ids, status)
-    return True
+    return answer == buttons.Yes

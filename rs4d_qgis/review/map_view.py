@@ -39,6 +39,7 @@ class MapView(QObject):
         self._band.setSecondaryStrokeColor(_HALO)
         self._band.setWidth(_WIDTH_PX)
         self._seen: int | None = None
+        self._shown = False
         desk.current_changed.connect(self._follow)
         desk.reviewed_changed.connect(self._forget)
 
@@ -50,7 +51,8 @@ class MapView(QObject):
 
     def show(self, shown: bool) -> None:
         """Show or hide the highlight."""
-        self._band.setVisible(shown)
+        self._shown = shown
+        self._highlight()
 
     def tear_down(self) -> None:
         """Leave nothing on the map."""
@@ -63,7 +65,10 @@ class MapView(QObject):
             self._highlight()
             return
         self._seen = self._desk.session.current
-        self.look()
+        if not (self._desk.picking and self._is_in_view()):  # else the analyst looks at it already
+            self.look()
+        else:
+            self._highlight()
 
     def _forget(self) -> None:
         self._seen = None
@@ -74,8 +79,17 @@ class MapView(QObject):
         if geometry.isEmpty():
             self._band.reset(POLYGON_GEOMETRY)
             return None
+        if not self._shown:
+            self._band.reset(POLYGON_GEOMETRY)
+            return geometry
         self._band.setToGeometry(geometry, self._desk.reviewed.layer)
         return geometry
+
+    def _is_in_view(self) -> bool:
+        layer = self._desk.reviewed.layer
+        box = layer.getGeometry(self._desk.session.current).boundingBox()
+        box = bounds_in(self._canvas.mapSettings().destinationCrs(), box, layer.crs())
+        return box is not None and self._canvas.extent().intersects(box)
 
     def _bring_to_view(self, box: QgsRectangle) -> None:
         crs = self._canvas.mapSettings().destinationCrs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
 from qgis.gui import QgsDockWidget
 from qgis.PyQt.QtCore import Qt, pyqtSignal
@@ -25,6 +27,8 @@ from rs4d_qgis.review.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.saving_line import SavingLine
 from rs4d_qgis.review.session import Session
 from rs4d_qgis.translation import tr
+
+_QUEUE_TAB, _EVALUATE_TAB = 0, 2
 
 
 class ReviewDock(QgsDockWidget):
@@ -64,6 +68,7 @@ class ReviewDock(QgsDockWidget):
         for part in (self.queue, self.classes, self.cut):
             part.touched.connect(self._canvas.setFocus)
         self.desk.reviewed_changed.connect(self.layer_changed)
+        self.desk.keys.lend(self._keys_of_tab)
         self.desk.keys.listen_on(self._canvas)
         self.desk.keys.listen_on(self)
         self.visibilityChanged.connect(self._seen)
@@ -126,6 +131,7 @@ class ReviewDock(QgsDockWidget):
         self.tabs.addTab(PanelScroll(desk), tr("Review"))
         self.tabs.addTab(PanelScroll(self.export), tr("Export"))
         self.tabs.addTab(PanelScroll(self.evaluation), tr("Evaluate"))
+        self.tabs.currentChanged.connect(self._show_current)
         page = QWidget()
         whole = QVBoxLayout(page)
         whole.addLayout(top)
@@ -139,7 +145,7 @@ class ReviewDock(QgsDockWidget):
         if layer is not None and self.reviewed is not None and self.reviewed.layer is layer:
             return
         if self.reviewed is not None:
-            self.reviewed.layer.selectionChanged.disconnect(self.decisions.show_selected)
+            self.reviewed.layer.selectionChanged.disconnect(self.decisions.refresh)
         self.desk.say("")
         try:
             self.desk.review(layer)
@@ -147,7 +153,7 @@ class ReviewDock(QgsDockWidget):
             self.desk.say(str(refused), True)
             return
         if layer is not None:
-            layer.selectionChanged.connect(self.decisions.show_selected)
+            layer.selectionChanged.connect(self.decisions.refresh)
             self._iface.setActiveLayer(layer)
             self._canvas.setFocus()
 
@@ -173,8 +179,19 @@ class ReviewDock(QgsDockWidget):
 
     def _seen(self, seen: bool) -> None:
         self.desk.in_sight = seen
+        self._show_current()
+
+    def _show_current(self, *_) -> None:
+        """The current object is marked on the map where its queue can be seen."""
         if self._map is not None:
-            self._map.show(seen)
+            self._map.show(self.desk.in_sight and self.tabs.currentIndex() == _QUEUE_TAB)
+
+    def _keys_of_tab(self) -> dict | None:
+        tab = self.tabs.currentIndex()
+        if tab == _QUEUE_TAB:
+            return None
+        step = self.evaluation.step
+        return {"previous": partial(step, -1), "next": partial(step, 1)} if tab == _EVALUATE_TAB else {}
 
     def _closed(self) -> None:
         """The layer gets its own look back until the desk is opened again."""

@@ -136,6 +136,15 @@ class Session:
         self._place = self._queue.index(item)
         return True
 
+    def visit(self, item: int) -> bool:
+        """Make this object the current one; one that does not pass the filters gets a place in the queue for that.
+        False where there is no such object."""
+        if item not in self._objects:
+            return False
+        if item not in self._queued:
+            self._insert(self._objects[item])
+        return self.go(item)
+
     def resume(self, item: int) -> None:
         """Go to this object, or where it is not in the queue any more to what came after it."""
         if not self.go(item) and item in self._objects:

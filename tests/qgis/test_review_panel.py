@@ -8,6 +8,7 @@ from qgis.core import (
     QgsFillSymbol,
     QgsMapRendererSequentialJob,
     QgsMapSettings,
+    QgsPointXY,
     QgsProject,
     QgsSettings,
     QgsSingleSymbolRenderer,
@@ -166,6 +167,117 @@ def test_many_are_decided_on_only_when_their_number_was_agreed_to(dock, layer):
     assert {item for item, status in statuses(layer).items() if status == REJECTED} == {4, 9, 12}
     dock.desk.undo()
     assert set(statuses(layer).values()) == {PENDING}
+
+
+def test_what_is_selected_is_what_keys_decide_on(dock, layer, qgis_canvas):
+    first, other = dock.session.current, dock.session.queue[30]
+    qgis_canvas.setExtent(layer.extent())
+    extent = qgis_canvas.extent().toString()
+    layer.selectByIds([other])
+    assert dock.session.current == other
+    assert qgis_canvas.extent().toString() == extent  # it is in view already
+    QTest.keyClick(qgis_canvas, "3")
+    QTest.keyClick(qgis_canvas, "a")
+    assert (layer.getFeature(other)["class"], statuses(layer)[other]) == ("vehicle", ACCEPTED)
+    assert statuses(layer)[first] == PENDING
+    # The next one is current: the last one is not to be the one that edits are for.
+    assert layer.selectedFeatureIds() == []
+    layer.selectByIds([other])  # also where it does not pass the filters any more
+    assert dock.session.current == other
+    QTest.keyClick(qgis_canvas, "r")
+    assert statuses(layer)[other] == REJECTED
+
+
+def test_keys_ask_where_several_are_selected(dock, layer, qgis_canvas):
+    layer.selectByIds([4, 9, 12])
+    assert "3 objects are selected" in part(dock, "review_object", QLabel).text()
+    asked = answer(QMessageBox.StandardButton.No)
+    QTest.keyClick(qgis_canvas, "a")
+    assert asked[0].startswith("Accept 3 objects?")
+    assert set(statuses(layer).values()) == {PENDING}
+    asked = answer(QMessageBox.StandardButton.Yes)
+    QTest.keyClick(qgis_canvas, "3")
+    assert asked[0].startswith("Set class vehicle on 3 objects?")
+    assert {layer.getFeature(item)["class"] for item in (4, 9, 12)} == {"vehicle"}
+    answer(QMessageBox.StandardButton.Yes)
+    QTest.keyClick(qgis_canvas, "r")
+    assert {item for item, status in statuses(layer).items() if status == REJECTED} == {4, 9, 12}
+    assert layer.selectedFeatureCount() == 0
+
+
+def test_a_new_object_is_the_one_that_keys_decide_on(dock, layer, qgis_canvas):
+    first = dock.session.current
+    before = layer.getFeature(first).attributes()
+    x, y = layer.extent().xMinimum() - 100, layer.extent().yMinimum() - 100
+    dock.edits.work.guarded(dock.edits.work.draw, [QgsPointXY(x, y), QgsPointXY(x + 9, y), QgsPointXY(x + 9, y + 9)])
+    (new,) = layer.selectedFeatureIds()
+    assert dock.session.current == new
+    QTest.keyClick(qgis_canvas, "3")
+    assert layer.getFeature(new)["class"] == "vehicle"
+    assert layer.getFeature(first).attributes() == before
+    layer.rollBack()
+
+
+def test_in_the_middle_of_a_drawing_no_key_decides_and_undo_takes_the_last_corner(dock, layer, qgis_canvas):
+    before, tool = contents(layer), dock.edits._tools["draw"]
+    QTest.keyClick(qgis_canvas, "d")
+    drawn = []
+    tool.drawn.disconnect()
+    tool.drawn.connect(drawn.append)
+    for x, y in ((10, 10), (60, 10), (60, 60), (10, 60)):
+        QTest.mouseClick(
+            qgis_canvas.viewport(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, QPoint(x, y)
+        )
+    for press in "ar3sm":
+        QTest.keyClick(qgis_canvas, press)
+    assert (contents(layer), layer.undoStack().count(), tool.drawing) == (before, 0, True)
+    QTest.keyClick(qgis_canvas, "u")
+    QTest.keyClick(qgis_canvas, Qt.Key.Key_Return)
+    assert [len(points) for points in drawn] == [3]
+    QTest.keyClick(qgis_canvas, "a")
+    assert layer.undoStack().count() == 1
+
+
+@pytest.mark.parametrize("tool", ["draw", "split", "box"])
+def test_keys_that_qgis_deletes_objects_on_are_done_with_while_one_draws(dock, qgis_canvas, tool):
+    dock.edits._tools[tool].start()
+    for key in (Qt.Key.Key_Backspace, Qt.Key.Key_Delete, Qt.Key.Key_Escape):
+        event = QKeyEvent(QEvent.Type.KeyPress, key, Qt.KeyboardModifier.NoModifier)
+        qgis_canvas.mapTool().keyPressEvent(event)
+        assert not event.isAccepted()  # of a map tool: "QGIS has nothing to do with it any more"
+    assert qgis_canvas.mapTool() is not dock.edits._tools[tool]
+
+
+def test_keys_act_on_nothing_that_is_not_looked_at(dock, layer, qgis_canvas):
+    first, band = dock.session.current, dock._map._band
+    assert band.isVisible()
+    steps = []
+    dock.evaluation.step = steps.append
+    for tab in (1, 2):
+        dock.tabs.setCurrentIndex(tab)
+        assert not band.isVisible()
+        for press in "ar3snpu":
+            QTest.keyClick(qgis_canvas, press)
+        assert (dock.session.current, layer.undoStack().count()) == (first, 0)
+    assert steps == [1, -1]
+    dock.tabs.setCurrentIndex(0)
+    assert band.isVisible()
+    QTest.keyClick(qgis_canvas, "a")
+    assert statuses(layer)[first] == ACCEPTED
+
+
+def test_undo_says_that_there_is_nothing_to_undo(dock, layer, qgis_canvas):
+    undo = part(dock, "review_undo", QPushButton)
+    assert not undo.isEnabled()
+    for end in (dock.reviewed.save_edits, layer.rollBack):
+        with dock.reviewed.edit("Remove"):
+            layer.deleteFeature(dock.session.queue[-1])
+        QTest.keyClick(qgis_canvas, "a")
+        assert undo.isEnabled()
+        end()
+        assert not undo.isEnabled()
+        QTest.keyClick(qgis_canvas, "u")
+        assert part(dock, "review_message", QLabel).text().startswith("There is nothing to undo")
 
 
 def test_ticks_of_classes_filter_and_bars_count(dock):
