@@ -126,7 +126,7 @@ def export_chips(
         output,
         len(writing.learned),
         dict(names.most_common()),
-        (*layer.notes, *notes, *opened.notes, *writing.notes(accepted)),
+        (*layer.notes, *notes, *opened.notes, *writing.notes()),
         len(writing.images),
         writing.annotations,
     )
@@ -159,6 +159,7 @@ class _Writing:
         self.images: list[dict] = []
         self.annotations = 0
         self.ignored = 0
+        self.not_wanted = 0
         self.empty = 0
         self.learned: set[int] = set()
         self._scene, self._objects, self._chip_px = scene, objects, chip_px
@@ -192,16 +193,20 @@ class _Writing:
     def tail(self) -> None:
         self._file.write('\n], "images": [' + ",".join(f"\n{json.dumps(image)}" for image in self.images) + "\n]}\n")
 
-    def notes(self, accepted: bool) -> list[str]:
+    def notes(self) -> list[str]:
         """What became of the layer, one sentence each."""
         lost = int(self._objects.wanted.sum()) - len(self.learned)
-        kinds = "cut pieces that show too little" + (", and what is not decided yet," if accepted else "")
         verb = "is a region" if self.ignored == 1 else "are regions"
+        kinds = []
+        if self.ignored > self.not_wanted:
+            kinds.append("cut pieces that show too little")
+        if self.not_wanted:
+            kinds.append("what was not chosen or decided")
         return [
             text
             for text, count in (
                 (f"{counted(self.empty, 'chip')} without data skipped", self.empty),
-                (f"{self.ignored} {kinds} {verb} to ignore", self.ignored),
+                (f"{self.ignored} {', and '.join(kinds)} {verb} to ignore", self.ignored),
                 (f"{counted(lost, 'object')} on no chip, or cut so that too little shows", lost),
             )
             if count
@@ -243,6 +248,7 @@ class _Writing:
         self._file.write((",\n" if self.annotations > 1 else "\n") + json.dumps(annotation))
         if ignored:
             self.ignored += 1
+            self.not_wanted += not objects.wanted[index]
         else:
             self.learned.add(index)
 

@@ -43,7 +43,8 @@ def export_layer(
     Args:
         source: a result layer (see `read_vector_layer`).
         accepted: leave out what a review has not accepted.
-        scene: for COCO, the scene whose pixels count. By default the one that the layer's runs name.
+        scene: for COCO, the scene whose pixels count. By default the one that the layer's runs name; a layer without a
+            record of its runs needs one.
         cancelled: asked between the steps of the work.
 
     Raises:
@@ -134,15 +135,17 @@ def _image(source: str, frame: gpd.GeoDataFrame, runs: pd.DataFrame, scene: Path
         raise LayerError(
             f"{source}: {counted(nameless, 'instance')} without a class, and COCO needs one: set it in the layer"
         )
-    if runs.empty:
-        raise LayerError(f"{source}: it holds no record of its runs, which COCO needs: give a GeoPackage of rs4d")
+    if scene is None and runs.empty:
+        raise LayerError(f"{source}: it holds no record of its runs, and COCO counts the pixels of a scene: name it")
     scenes = list(runs["scene"].unique())
     if scene is None and len(scenes) > 1:
         raise LayerError(f"{source}: instances of {len(scenes)} scenes, and COCO counts the pixels of one: name it")
-    newest = runs.iloc[-1]
+    told = ("run", "time", "model", "model_sha256", "device")
+    # Nobody knows what found the objects of a layer without runs.
+    newest = {**dict.fromkeys(told, ""), "parameters": "{}"} if runs.empty else runs.iloc[-1]
     with Scene.open(scene or scenes[0]) as opened:
         record = RunRecord(
-            **{name: newest[name] for name in ("run", "time", "model", "model_sha256", "device")},
+            **{name: newest[name] for name in told},
             parameters=json.loads(newest["parameters"]),
             scene=str(opened.path),
             scene_width=opened.source_width,

@@ -171,7 +171,7 @@ def _corners(rings: list[np.ndarray]) -> np.ndarray | None:
 
 
 def _fits(ring: np.ndarray) -> bool:
-    """Whether a ring of corners `(n, 2)`, in the building's frame, is mostly along or across, and has no sharp corner."""
+    """Whether a ring `(n, 2)`, in the building's frame, is mostly along or across, without a sharp corner."""
     walls = np.roll(ring, -1, axis=0) - ring
     lengths = np.hypot(*walls.T)
     if not lengths.min() > 0:

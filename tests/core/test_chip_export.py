@@ -145,10 +145,16 @@ def test_the_rules_for_what_is_rejected_open_or_cut(tmp_path, scene):
     assert len(chips) == result.chips == 6
     assert "x000192_y000192" in chips
     assert (result.instances, result.by_class) == (2, {"building": 2})
-    assert "4 cut pieces that show too little, and what is not decided yet, are regions to ignore" in result.notes
+    assert "4 cut pieces that show too little, and what was not chosen or decided are regions to ignore" in result.notes
     # Without a review all that is not rejected counts.
     everything = export_chips(layer, tmp_path / "all" / "a.json", 64)
     assert everything.by_class == {"building": 3, "ship": 1}
+    # All that is left to decide on was taken as objects, whoever asked: nothing undecided is ignored.
+    statuses = ["rejected" if status == "rejected" else "accepted" for status in statuses]
+    layer = write_layer(tmp_path / "decided.gpkg", scene, UTM, shapes, statuses, ["building"] * 4 + ["ship"])
+    chosen = export_chips(layer, tmp_path / "chosen" / "a.json", 64, accepted=True)
+    assert any("cut pieces that show too little are regions to ignore" in note for note in chosen.notes)
+    assert "decided" not in " ".join(chosen.notes)
 
 
 def test_chips_without_data_are_skipped_and_the_run_is_followed(tmp_path, scene):

@@ -225,6 +225,11 @@ def test_refusals(tmp_path, reviewed):
     export_layer(layer, tmp_path / "out.geojson")
     with pytest.raises(LayerError, match="no record of its runs"):
         export_layer(tmp_path / "out.geojson", tmp_path / "out.json")
+    # Its pixels are all that is asked of a scene: a layer that no run has made can go by one that is named.
+    named = export_layer(tmp_path / "out.geojson", tmp_path / "out.json", scene=reviewed[1])
+    assert named.instances == len(truth)
+    image = json.loads(named.output.read_text())["images"][0]
+    assert (image["file_name"], image["width"], image["height"]) == ("scene.tif", 300, 200)
     before = foreign.read_bytes()
     with pytest.raises(OutputError, match="is there already"):
         export_layer(layer, foreign)
