@@ -42,7 +42,8 @@ class Mistake:
 
 
 def find_mistakes(matcher: Matcher, iou: float) -> list[Mistake]:
-    """Every polygon without a match, in exactly one error each; missed ones first, then by falling score.
+    """Every polygon without a match, in exactly one error each; missed ones first, then by falling score, those of no
+    known score last.
 
     A prediction and a reference polygon of its class that overlap, but less than a match asks for, are one object badly
     shaped. Of the rest, two of different classes that overlap as a match would are one object of a wrong class. What is
@@ -61,7 +62,8 @@ def find_mistakes(matcher: Matcher, iou: float) -> list[Mistake]:
             mistakes += [Mistake(kind, i, match[1], match[0]) for i, match in zip(left, matches, strict=True) if match]
         left = [i for i, match in zip(left, matches, strict=True) if match is None]
     mistakes += [Mistake(FALSE, i, None, 0.0) for i in left]
-    mistakes.sort(key=lambda mistake: -matcher.scores[mistake.found])
+    place = {found: number for number, found in enumerate(matcher.ranked(None))}
+    mistakes.sort(key=lambda mistake: place[mistake.found])
     return [Mistake(MISSED, None, j, 0.0) for j in range(matcher.truth_count) if j not in taken] + mistakes
 
 
@@ -77,7 +79,7 @@ def check_errors_path(path: Path) -> None:
 def write_mistakes(
     path: Path, mistakes: list[Mistake], matcher: Matcher, found: gpd.GeoDataFrame, truth: gpd.GeoDataFrame
 ) -> None:
-    """A new GeoPackage with the layer `errors`: kind, class, reference_class, score, iou.
+    """A new GeoPackage with the layer `errors`: kind, class, reference_class, score (NULL where unknown), iou.
 
     The outline is the prediction's; that of the reference where something was missed.
 

@@ -12,7 +12,7 @@ class Matcher:
 
     Args:
         found, truth: valid polygons `(N,)` and `(M,)` in one planar CRS.
-        scores: `(N,)` of the predictions.
+        scores: `(N,)` of the predictions, NaN where one is not known: it ranks last, as it claims nothing.
         found_classes, truth_classes: names `(N,)` and `(M,)`; both None where classes are not compared.
     """
 

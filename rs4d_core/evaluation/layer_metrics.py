@@ -56,7 +56,7 @@ class Agreement:
         precision, recall, f1: of all predictions, at the asked IoU.
         mean_iou: of the matched pairs.
         predicted, reference, matched: numbers of polygons.
-        curve: precision and recall over the score, at the asked IoU. None without predictions or reference polygons.
+        curve: precision and recall over the score, at the asked IoU. None without scores or reference polygons.
     """
 
     ap: float | None
@@ -242,10 +242,9 @@ def _scores(frame: gpd.GeoDataFrame, source: str, notes: list[str]) -> np.ndarra
     if SCORE_FIELD not in frame:
         if len(frame):
             notes.append(f"{source}: no field {SCORE_FIELD!r}, so all predictions count alike in the average precision")
-        return np.ones(len(frame))
-    # An unknown score ranks last: it claims nothing.
+        return np.full(len(frame), np.nan)
     scores = pd.to_numeric(frame[SCORE_FIELD], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isfinite(scores), scores, 0.0)
+    return np.where(np.isfinite(scores), scores, np.nan)
 
 
 def _names(found: np.ndarray | None, truth: np.ndarray | None, truth_source: str, notes: list[str]) -> list[str]:

@@ -25,9 +25,12 @@ class ScoreCurve:
 def score_curve(scores: np.ndarray, hits: np.ndarray, reference: int) -> ScoreCurve | None:
     """The curve of predictions with falling `scores (N,)` of which `hits (N,)` bool match one of `reference` polygons.
 
-    At most `MOST_POINTS` points, spread evenly over the distinct scores, the best and the least always among them. None
-    without predictions, and without reference polygons.
+    Predictions whose score is not known, which come last as NaN, are left out: no cut tells them from others. At most
+    `MOST_POINTS` points, spread evenly over the distinct scores, the best and the least always among them. None without
+    scores, and without reference polygons.
     """
+    known = int(np.isfinite(scores).sum())
+    scores, hits = scores[:known], hits[:known]
     if not len(scores) or not reference:
         return None
     # Equal scores are cut together: the last of them counts.

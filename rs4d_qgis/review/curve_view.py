@@ -41,8 +41,9 @@ class Curve:
         return 2 * self.precision[place] * self.recall[place] / both if both else 0.0
 
     def best(self) -> int | None:
-        """The place where F1 is best; None where there is none."""
-        return max(range(len(self.score)), key=self.f1, default=None)
+        """The place where F1 is best; None where there is none, or it is 0 everywhere."""
+        best = max(range(len(self.score)), key=self.f1, default=None)
+        return best if best is not None and self.f1(best) > 0 else None
 
 
 class CurveView(QWidget):

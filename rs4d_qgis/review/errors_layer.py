@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qgis.core import (
+    NULL,
     QgsCategorizedSymbolRenderer,
     QgsCoordinateReferenceSystem,
     QgsFeature,
@@ -133,7 +134,8 @@ class ErrorWalk:
         if kind in (BADLY_SHAPED, WRONG_CLASS):
             words.append(tr("IoU {:.2f}").format(feature["iou"]))
         if kind != MISSED:
-            words.append(tr("score {:.2f}").format(feature["score"]))
+            score = feature["score"]
+            words.append(tr("no score") if score == NULL else tr("score {:.2f}").format(score))
         return tr("{} of {}: {}").format(self.place + 1, len(self.ids), ", ".join(words))
 
 

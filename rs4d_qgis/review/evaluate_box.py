@@ -190,7 +190,9 @@ class EvaluateBox(QWidget):
         self.curve.show_curve(curve)
         best = curve.best()
         self.best.say(
-            tr("There is no curve without predictions and reference polygons.")
+            tr("There is no curve without scores and reference polygons.")
+            if not curve.score
+            else tr("F1 is 0 with a cut at any score: nothing that has one matches the reference.")
             if best is None
             else tr("F1 is best, {:.2f}, with a cut at score {:.2f}.").format(curve.f1(best), curve.score[best])
         )

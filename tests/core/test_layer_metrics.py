@@ -162,6 +162,21 @@ def test_the_curve_is_what_a_cut_at_each_score_would_leave(tmp_path):
         assert (precision, recall) == pytest.approx((overall.precision, overall.recall))
 
 
+def test_an_unknown_score_is_no_score_of_zero(tmp_path):
+    found = [square(500, 0), square(0, 0), square(100, 0)]
+    reference = write(tmp_path / "r.gpkg", [square(0, 0), square(100, 0)])
+    predicted = write(tmp_path / "p.gpkg", found, score=[None, 0.9, 0.4])
+    result = evaluate_layers(predicted, reference, errors=tmp_path / "errors.gpkg")
+    assert (result.overall.predicted, result.overall.matched) == (3, 2)
+    assert result.overall.curve.score == (0.9, 0.4)
+    assert result.overall.curve.precision == (1.0, 1.0)
+    written = gpd.read_file(tmp_path / "errors.gpkg", layer="errors")
+    assert written["score"].isna().tolist() == [True]
+    for name, scores in (("none", {"score": [None] * 3}), ("no field", {})):
+        alike = evaluate_layers(write(tmp_path / f"{name}.gpkg", found, **scores), reference).overall
+        assert (alike.curve, alike.matched) == (None, 2)
+
+
 def test_a_thousand_scores_are_a_hundred_points():
     scores, hits = np.linspace(1, 0, 1000), np.arange(1000) % 3 == 0
     curve = score_curve(scores, hits, 400)

@@ -2,6 +2,7 @@
 
 import pytest
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsFeature,
@@ -155,6 +156,29 @@ def test_one_walks_through_the_errors_on_the_map(desk, evaluate, qgis_canvas):
     assert len(errors_of()) == 1
 
 
+def test_objects_without_a_score_are_on_no_cut_and_say_so(desk, evaluate):
+    scored = {item.id: item.score for item in desk.session.objects.values()}
+    with desk.reviewed.edit("No scores"):
+        for item, score in scored.items():
+            if score != 0.9:
+                desk.reviewed.layer.changeAttributeValue(item, desk.reviewed.field("score"), NULL)
+    evaluate()
+    assert evaluate.widget.best.text() == "F1 is best, 0.40, with a cut at score 0.90."
+    told = []
+    for _ in range(4):
+        evaluate.widget.next_button.click()
+        told.append(evaluate.widget.error.text())
+    assert told[0] == "1 of 4: missed, ship"
+    assert all(text.endswith("no score") for text in told[1:])
+    desk.reviewed.undo()
+    with desk.reviewed.edit("No scores"):
+        for item in scored:
+            desk.reviewed.layer.changeAttributeValue(item, desk.reviewed.field("score"), NULL)
+    evaluate()
+    assert "no curve without scores" in evaluate.widget.best.text()
+    desk.reviewed.layer.rollBack()
+
+
 def test_a_reference_without_classes(evaluate):
     evaluate("")
     assert list(rows(evaluate.widget)) == ["All"]
@@ -208,3 +232,4 @@ def test_the_curve_tells_the_score_under_the_mouse(qtbot):
         assert not view.grab().isNull()
     assert Curve((0.9, 0.6, 0.3), (1.0, 0.75, 0.5), (0.25, 0.75, 1.0)).best() == 1
     assert Curve.told(None).best() is None
+    assert Curve((0.5, 0.2), (0.0, 0.0), (0.0, 0.0)).best() is None
