@@ -18,7 +18,7 @@ from rs4d_qgis.review.editor import Editor
 from rs4d_qgis.review.engine_edits import EngineEdits
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.translation import tr
-from rs4d_qgis.words import count
+from rs4d_qgis.words import count, spaced
 
 # What a box is drawn around is an object that is there already, where the two boxes share this much of what they cover.
 _SAME_BOX_IOU = 0.5
@@ -91,6 +91,14 @@ class EditWork(QObject):
         selected = set(layer.selectedFeatureIds())
         return [item for item in met if item in selected] or met
 
+    def _say_if_cut(self, cut: bool) -> None:
+        if cut:
+            self._desk.say(tr("Without the ground that other objects of its class have already"))
+
+    def _hidden(self) -> set[int]:
+        """What the score cut hides."""
+        return {item for item in self._desk.session.objects if self._is_hidden(item)}
+
     def _is_hidden(self, item: int) -> bool:
         known = self._desk.session.objects.get(item)
         return known is not None and self._desk.session.filters.is_cut(known)
@@ -105,17 +113,23 @@ class EditWork(QObject):
 
     def draw(self, points: list[QgsPointXY]) -> None:
         """A new object with this outline."""
-        shape = shapes.drawn(self._in_layer(points))
         name = self.class_name or self._class_of_current()
+        drawn = shapes.drawn(self._in_layer(points))
+        shape = self.editor.free_of_others(drawn, name, None, self._hidden())
         item = self.editor.draw(shape, name)
         self._new_object(item, name)
+        self._say_if_cut(shape is not drawn)
 
     def redraw(self, points: list[QgsPointXY]) -> None:
         """Give the one object that is selected, or the current one, this outline."""
         ids = self._selection()
         if len(ids) > 1:
             raise ReviewRefused(tr("Select one object to draw its outline anew: {} are selected").format(len(ids)))
-        self.editor.redraw(ids[0], shapes.drawn(self._in_layer(points)))
+        drawn = shapes.drawn(self._in_layer(points))
+        known = self._desk.session.objects.get(ids[0])
+        shape = self.editor.free_of_others(drawn, known.class_name if known else "", ids[0], self._hidden())
+        self.editor.redraw(ids[0], shape)
+        self._say_if_cut(shape is not drawn)
 
     def split(self, points: list[QgsPointXY]) -> None:
         """Cut along a line."""
@@ -130,8 +144,18 @@ class EditWork(QObject):
 
     def merge(self) -> None:
         """Make the selected objects one."""
-        kept = self.editor.merge(self._desk.reviewed.layer.selectedFeatureIds())
-        self._desk.reviewed.layer.selectByIds([kept])
+        layer = self._desk.reviewed.layer
+        number = layer.selectedFeatureCount()
+        kept = self.editor.merge(layer.selectedFeatureIds())
+        layer.selectByIds([kept])
+        parts = len(layer.getGeometry(kept).asGeometryCollection())
+        if parts > 1:
+            self._desk.say(
+                tr("The {} objects are one now, of {} parts that do not touch: Undo, if it was not meant so").format(
+                    number, parts
+                ),
+                True,
+            )
 
     def fill_holes(self) -> None:
         """Close the holes of the selected or current objects."""
@@ -155,9 +179,11 @@ class EditWork(QObject):
         changed = self.editor.straighten(found) if found else 0
         if changed < asked:
             self._desk.say(
-                tr(
-                    "Right angles fit {} of {}: the others are round, or would stray too far, and stay as they are"
-                ).format(changed, count(asked, tr("object"), tr("objects")))
+                tr("Right angles do not fit: the object is round, or would stray too far, and stays as it is")
+                if asked == 1
+                else tr(
+                    "Right angles fit {} of {} objects: what is round, or would stray too far, stays as it is"
+                ).format(changed, asked)
             )
 
     def remove_duplicates(self) -> None:
@@ -177,8 +203,12 @@ class EditWork(QObject):
         answer = QMessageBox.question(
             self._desk.iface.mainWindow(),
             tr("Remove duplicates"),
-            tr("{} there already under a name that counts more. They are selected on the map. Remove them?").format(
-                count(len(found), tr("object is"), tr("objects are"))
+            (
+                tr("1 object is there already under a name that counts more. It is selected now. Remove it?")
+                if len(found) == 1
+                else tr(
+                    "{} objects are there already under names that count more. They are selected now. Remove them?"
+                ).format(spaced(len(found)))
             )
             + "\n\n"
             + tr("It is one step, which Undo takes back."),
@@ -202,7 +232,7 @@ class EditWork(QObject):
         if meant is not None and not self._desk.reviewed.layer.getFeature(meant).isValid():
             meant = None
         name = class_name or answer["class"]
-        hidden = {item for item in self._desk.session.objects if self._is_hidden(item)}
+        hidden = self._hidden()
         shape = self.editor.free_of_others(answer["geometry"], name, meant, hidden)
         if meant is None:
             self._new_object(self.editor.draw(shape, name, text), name, answer["score"])

@@ -250,6 +250,40 @@ def test_a_drawing_changes_what_is_seen_selected_ones_first(dock, layer):
     assert contents(layer) == before or not layer.getFeature(first.id())["edited"]
 
 
+def test_what_is_drawn_by_hand_keeps_off_others_of_its_class(dock, layer):
+    there = buildings(layer)[0]
+    box = around(there)
+    work = dock.edits.work
+    work.class_name = "building"
+    west, south, east, north = box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum()
+    across = box.width() * 3
+    strip = [(west - across, south), (east, south), (east, north), (west - across, north)]
+    work.guarded(work.draw, [QgsPointXY(*point) for point in strip])
+    (drawn,) = layer.selectedFeatures()
+    assert drawn["edited"]
+    assert drawn.geometry().area() < 0.99 * box.width() * box.height() * 4
+    assert drawn.geometry().intersection(there.geometry()).area() < 1e-6
+    assert "other objects of its class" in said(dock)
+    work.guarded(work.redraw, [QgsPointXY(*point) for point in strip])
+    assert layer.getGeometry(drawn.id()).intersection(there.geometry()).area() < 1e-6
+    assert "other objects of its class" in said(dock)
+    before = contents(layer)
+    layer.removeSelection()
+    inner = there.geometry().pointOnSurface().asPoint()
+    tiny = [QgsPointXY(inner.x() + dx, inner.y() + dy) for dx, dy in ((0, 0), (0.2, 0), (0.2, 0.2))]
+    work.guarded(work.draw, tiny)
+    assert contents(layer) == before
+    assert "already" in said(dock)
+
+
+def test_merging_what_does_not_touch_is_said(dock, layer):
+    first, second = buildings(layer)[:2]
+    assert not first.geometry().intersects(second.geometry())
+    layer.selectByIds([first.id(), second.id()])
+    button(dock, "merge").click()
+    assert "2 parts that do not touch" in said(dock)
+
+
 def click(canvas, x, y, press=QTest.mouseClick, mouse=Qt.MouseButton.LeftButton):
     press(canvas.viewport(), mouse, Qt.KeyboardModifier.NoModifier, QPoint(x, y))
 
