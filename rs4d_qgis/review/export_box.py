@@ -38,6 +38,7 @@ from rs4d_qgis.review.export_choice import (
     chosen,
     formats,
     numbers,
+    renamed,
     statuses_for_chips,
 )
 from rs4d_qgis.review.report import Report
@@ -246,7 +247,7 @@ class ExportBox(QWidget):
         self._form.labelForField(self.file).setText(tr("File") if kind.suffix else tr("Folder"))
         typed = self.file.filePath().strip()
         if typed:
-            self.file.setFilePath(str(Path(typed).with_suffix(kind.suffix)))
+            self.file.setFilePath(str(renamed(Path(typed), kind)))
         self._rule.say(_rule(kind))
 
     def _may_write(self, kind: Format, output: Path) -> bool:
@@ -260,8 +261,13 @@ class ExportBox(QWidget):
 
     def _done(self, result: dict[str, Any], wanted: int) -> None:
         classes = ", ".join(f"{class_label(name)} {spaced(found)}" for name, found in result["by_class"].items())
-        objects = count(result["instances"], tr("object"), tr("objects"))
-        told = tr("{} of {} are in {}").format(objects, spaced(wanted), result["output"])
+        found = result["instances"]
+        if found == wanted:
+            told = tr("{} in {}").format(count(found, tr("object is"), tr("objects are")), result["output"])
+        else:
+            told = tr("{} of {} in {}").format(
+                spaced(found), count(wanted, tr("object is"), tr("objects are")), result["output"]
+            )
         if "chips" in result:
             told += tr(", on {}").format(count(result["chips"], tr("chip"), tr("chips")))
         lines = [f"{told}{f' ({classes})' if classes else ''}.", *(f"– {note}" for note in result["notes"])]

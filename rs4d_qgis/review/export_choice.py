@@ -51,6 +51,13 @@ def formats() -> list[Format]:
     ]
 
 
+def renamed(place: Path, kind: Format) -> Path:
+    """A name for another format: an ending that is one of ours changes, and any other dot is the name's own."""
+    ours = {each.suffix for each in formats() if each.suffix}
+    stem = place.with_suffix("") if place.suffix.lower() in ours else place
+    return stem.with_name(stem.name + kind.suffix)
+
+
 def chosen(session: Session, which: str) -> list[int]:
     """Ids of the objects to be exported."""
     if which == SHOWN:

@@ -129,8 +129,20 @@ def test_every_format_holds_what_is_chosen_with_what_is_not_saved_yet(desk, expo
     told = export(kind, tmp_path / "out", "accepted")  # the ending comes by itself
     path = tmp_path / f"out.{suffix}"
     assert written(path) == [("building", "accepted"), ("ship", "accepted"), ("ship", "accepted")]
-    assert told.startswith(f"3 objects of 3 are in {path} (ship 2, building 1).")
+    assert told.startswith(f"3 objects are in {path} (ship 2, building 1).")
     assert layer.isEditable()
+
+
+def test_another_format_leaves_dots_in_the_name_alone(export, tmp_path):
+    widget = export.widget
+    names = [each.name for each in formats()]
+    for typed, wanted in (("town_v1.2", "town_v1.2.geojson"), ("town_v1.2.gpkg", "town_v1.2.geojson")):
+        widget.format.setCurrentIndex(names.index("gpkg"))
+        widget.file.setFilePath(str(tmp_path / typed))
+        widget.format.setCurrentIndex(names.index("geojson"))
+        assert widget.file.filePath() == str(tmp_path / wanted)
+    widget.format.setCurrentIndex(names.index("chips"))
+    assert widget.file.filePath() == str(tmp_path / "town_v1.2")
 
 
 def test_what_is_exported_is_what_the_list_says(desk, export, tmp_path):
@@ -162,7 +174,7 @@ def test_chips_are_a_data_set(desk, export, tmp_path):
     assert found == {("ship", 1, 0), ("building", 2, 1), ("building", 4, 0)}  # the pending one is to be ignored
     assert {(image["width"], image["height"]) for image in coco["images"]} == {(128, 128)}
     assert all((tmp_path / "set" / "images" / image["file_name"]).is_file() for image in coco["images"])
-    assert "2 objects of 2 are in" in told
+    assert "2 objects are in" in told
     assert f"on {len(coco['images'])} chips" in told
     read = """
 import sys
