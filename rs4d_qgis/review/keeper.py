@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import QIODevice, QLockFile, QObject, QSaveFile, QTimer, pyqtSignal
+from qgis.PyQt.QtCore import QLockFile, QObject, QTimer, pyqtSignal
 
+from rs4d_qgis.review.left_edits import LeftEdits, write_kept
 from rs4d_qgis.review.place import Place
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.session import Session
@@ -22,6 +23,8 @@ from rs4d_qgis.translation import tr
 
 # A crash loses what came after the last writing; writing takes a few ms, with very many edits some tenths of a second.
 _MS_UNTIL_WRITTEN = 2000
+# By the file that they are kept in: whichever desk takes the layer next.
+_left: dict[Path, LeftEdits] = {}
 
 
 def kept_file(reviewed: ReviewedLayer) -> Path:
@@ -61,10 +64,15 @@ class Keeper(QObject):
         self._reviewed = reviewed
         path = kept_file(reviewed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = QLockFile(str(path.with_suffix(".lock")))
-        self._lock.setStaleLockTime(0)  # of a process that lives it is never stale
-        self.alone = self._lock.tryLock(0)
-        kept = _read(path) if self.alone else {}
+        left = _left.pop(path, None)
+        if left is not None and not left.is_over():  # the edits are in QGIS still: they are not lost
+            left.let_go()
+            self._lock, self.alone, kept = left.lock, True, left.kept
+        else:
+            self._lock = QLockFile(str(path.with_suffix(".lock")))
+            self._lock.setStaleLockTime(0)  # of a process that lives it is never stale
+            self.alone = self._lock.tryLock(0)
+            kept = _read(path) if self.alone else {}
         self.found = [work for work in kept.get("unsaved", []) if isinstance(work, dict) and work]
         return Place.from_json(kept.get("place"))
 
@@ -72,6 +80,10 @@ class Keeper(QObject):
         """The layer leaves the desk."""
         if self._reviewed is not None:
             self.write()
+            if self.alone and self._reviewed.unsaved_edits():
+                layer, path = self._reviewed.layer, kept_file(self._reviewed)
+                _left[path] = LeftEdits(layer, path, self._lock, self._kept(edits=False))
+                self._lock = None
         self._timer.stop()
         self._reviewed = None
         self.found = []
@@ -89,16 +101,7 @@ class Keeper(QObject):
         self._timer.stop()
         if not self.alone:
             return
-        work = unsaved_work(self._reviewed.layer, self._reviewed.waiting)
-        kept = {
-            "source": self._reviewed.layer.source(),
-            "place": Place.of(self._session()).to_json(),
-            "unsaved": [*self.found, *([work] if work else [])],
-        }
-        file = QSaveFile(str(kept_file(self._reviewed)))  # the old one stays until the new one is whole
-        if file.open(QIODevice.OpenModeFlag.WriteOnly):
-            file.write(json.dumps(kept).encode())
-            file.commit()
+        write_kept(kept_file(self._reviewed), self._kept())
 
     def restore(self) -> str:
         """Do again what was found: edits as one undo step. Gives what to tell the analyst.
@@ -128,6 +131,17 @@ class Keeper(QObject):
     def found_count(self) -> int:
         """On how many objects was worked in what was found."""
         return sum(len(what) for work in self.found for what in work.values())
+
+    def _kept(self, edits: bool = True) -> dict[str, Any]:
+        """What is to be in the file, with or without what is in QGIS's edit buffer."""
+        work = unsaved_work(self._reviewed.layer, self._reviewed.waiting)
+        if not edits:
+            work = {kind: what for kind, what in work.items() if kind == "decisions"}
+        return {
+            "source": self._reviewed.layer.source(),
+            "place": Place.of(self._session()).to_json(),
+            "unsaved": [*self.found, *([work] if work else [])],
+        }
 
 
 def _read(path: Path) -> dict[str, Any]:

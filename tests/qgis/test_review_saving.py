@@ -1,5 +1,6 @@
 """Nothing that an analyst has done is lost: decisions and edits, with real files, locks, full disks and kills."""
 
+import json
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from qgis.core import (
@@ -26,6 +28,7 @@ from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.fields import add_review_fields, missing_fields
 from rs4d_qgis.review.filters import Filters
+from rs4d_qgis.review.keeper import kept_file
 from rs4d_qgis.review.order import Order
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -397,6 +400,23 @@ def test_work_that_was_found_is_kept_until_the_analyst_decides(desk):
     assert desk.session.objects.keys() == set(range(3, 61))
     desk.reviewed.undo()
     assert len(desk.session.objects) == 60
+
+
+@pytest.mark.parametrize("end", ["rollBack", "commitChanges"])
+def test_edits_that_are_there_or_were_ended_by_the_user_are_no_work_of_a_crash(desk, end):
+    layer = desk.reviewed.layer
+    with desk.reviewed.edit("Remove"):
+        layer.deleteFeature(1)
+    desk.review(None)
+    (work,) = json.loads(kept_file(SimpleNamespace(layer=layer)).read_text())["unsaved"]
+    assert work == {"removed": [1]}  # a crash now would take it
+    desk.review(layer)
+    assert (desk.keeper.alone, desk.keeper.found) == (True, [])
+    desk.review(None)
+    getattr(layer, end)()
+    assert json.loads(kept_file(SimpleNamespace(layer=layer)).read_text())["unsaved"] == []
+    desk.review(layer)
+    assert (desk.keeper.alone, desk.keeper.found) == (True, [])
 
 
 @pytest.fixture
