@@ -9,6 +9,7 @@ from qgis.core import (
     QgsProcessing,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterNumber,
+    QgsSymbolLayer,
     QgsTask,
     QgsUnitTypes,
     QgsWkbTypes,
@@ -32,6 +33,12 @@ else:
     NO_GEOMETRY = QgsWkbTypes.Type.NoGeometry
     LINE_GEOMETRY = QgsWkbTypes.GeometryType.LineGeometry
     POLYGON_GEOMETRY = QgsWkbTypes.GeometryType.PolygonGeometry
+
+# Properties of symbol layers: 3.36.
+if hasattr(QgsSymbolLayer.Property, "StrokeWidth"):
+    STROKE_WIDTH = QgsSymbolLayer.Property.StrokeWidth
+else:
+    STROKE_WIDTH = QgsSymbolLayer.Property.PropertyStrokeWidth
 
 # Units: 3.30.
 if hasattr(Qgis, "DistanceUnit"):

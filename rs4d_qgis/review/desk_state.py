@@ -99,6 +99,18 @@ class DeskState(QObject):
             self.current_changed.emit()
             self.saving_changed.emit()
 
+    def own_look(self) -> None:
+        """Give the layer its own look for a while, as for a project that is written: nobody will take the look of a
+        review off where that is opened."""
+        if self.reviewed is not None:
+            look.take_off(self.reviewed.layer)
+
+    def review_look(self) -> None:
+        """Give it the look of a review again."""
+        if self.reviewed is not None:
+            look.put_on(self.reviewed.layer)
+            look.set_cuts(self.reviewed.layer, self.session.filters.cuts)
+
     def selection(self) -> list[int]:
         """Ids of the objects that are selected on the map; where none is, of the current one."""
         if self.reviewed is None:

@@ -76,7 +76,7 @@ class Editor(QObject):
     def split(self, ids: Iterable[int], line: list[QgsPointXY]) -> list[int]:
         """Cut objects along a line. The largest piece of each stays the object; the others are new ones, of its class
         and status. Returns the ids of all pieces."""
-        cut = [(feature, shapes.split(feature.geometry(), line)) for feature in self._features(ids)]
+        cut = [(feature, shapes.split(feature.geometry(), line)) for feature in self._there(ids)]
         cut = [(feature, [self._fitting(piece) for piece in pieces]) for feature, pieces in cut if len(pieces) > 1]
         if not cut:
             raise ReviewRefused(tr("The line cuts nothing in two: draw it right across an object. Nothing was changed"))
@@ -91,7 +91,7 @@ class Editor(QObject):
     def cut_hole(self, ids: Iterable[int], ring: list[QgsPointXY]) -> list[int]:
         """Take the ground inside of a ring from the objects that hold all of it. Returns their ids."""
         hole = shapes.drawn(ring)
-        cut = [(feature.id(), shapes.with_hole(feature.geometry(), hole)) for feature in self._features(ids)]
+        cut = [(feature.id(), shapes.with_hole(feature.geometry(), hole)) for feature in self._there(ids)]
         cut = [(item, self._fitting(shape)) for item, shape in cut if shape is not None]
         if not cut:
             raise ReviewRefused(tr("The hole lies in no object: draw it wholly inside of one. Nothing was changed"))
@@ -198,9 +198,12 @@ class Editor(QObject):
             raise ReviewRefused(tr("There is an object already, and it is the same: nothing was changed"))
         return left
 
-    def _features(self, ids: Iterable[int]) -> list[QgsFeature]:
+    def _there(self, ids: Iterable[int]) -> list[QgsFeature]:
         request = QgsFeatureRequest().setFilterFids(list(ids))
-        features = [feature for feature in self.layer.getFeatures(request) if not feature.geometry().isEmpty()]
+        return [feature for feature in self.layer.getFeatures(request) if not feature.geometry().isEmpty()]
+
+    def _features(self, ids: Iterable[int]) -> list[QgsFeature]:
+        features = self._there(ids)
         if not features:
             raise ReviewRefused(tr("There is no object to change: select one, or go to one"))
         return features

@@ -35,6 +35,8 @@ class LayerRow(QWidget):
         self._layers.setAccessibleName(tr("Layer under review"))
         self._layers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._layers.layerChanged.connect(self._changed)
+        self._layers.currentIndexChanged.connect(self._show_empty)
+        self._show_empty()
         self._lacking = QuietLabel()
         self._lacking.setObjectName("lacking_fields")
         self._add = QPushButton(QgsApplication.getThemeIcon("/mActionNewAttribute.svg"), tr("Add the fields..."))
@@ -70,6 +72,11 @@ class LayerRow(QWidget):
             self.refused.emit(str(refused))
             return
         self._changed(layer)
+
+    def _show_empty(self) -> None:
+        """QGIS shows nothing at all where no layer is chosen, or the one that was is gone."""
+        if self._layers.currentIndex() < 0 and self._layers.count():
+            self._layers.setCurrentIndex(0)
 
     def _changed(self, layer: QgsVectorLayer | None) -> None:
         missing = [] if layer is None else missing_fields(layer)

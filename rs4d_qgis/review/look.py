@@ -1,4 +1,4 @@
-"""How a layer looks while it is under review: what the score cut hides, and what is rejected.
+"""How a layer looks while it is under review: what the score cut hides, what is rejected, and what is accepted.
 
 The layer's own renderer is given rules that depend on a layer variable, and comes back afterwards. The layer's features
 and its filter stay as they are.
@@ -15,13 +15,16 @@ from qgis.core import (
     QgsExpressionContextUtils,
     QgsFeatureRenderer,
     QgsFillSymbol,
+    QgsProperty,
     QgsReadWriteContext,
+    QgsRenderContext,
     QgsRendererCategory,
     QgsRuleBasedRenderer,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtXml import QDomDocument
 
+from rs4d_qgis.compat import STROKE_WIDTH
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.translation import tr
 
@@ -32,6 +35,8 @@ _CUT = (
     f" AND \"status\" IS NOT '{ACCEPTED}'"
 )
 _REJECTED = f"\"status\" IS '{REJECTED}'"
+# The outline of what is accepted is so many times as wide.
+_ACCEPTED_TIMES = 3
 _MARK = "rs4d-review"
 _CUT_MARK, _REJECTED_MARK = f"{_MARK}-cut", f"{_MARK}-rejected"
 _OWN_LOOK = "rs4d/own_look"
@@ -103,6 +108,7 @@ def _has_it(layer: QgsVectorLayer) -> bool:
 def _categorized(own: QgsCategorizedSymbolRenderer, fields: list[str]) -> QgsCategorizedSymbolRenderer:
     """Two more categories, before those that an object has by itself. Much quicker than rules for many classes."""
     look = own.clone()
+    _mark_accepted(look)
     attribute = own.classAttribute()
     if attribute in fields:  # else it is an expression
         attribute = QgsExpression.quotedColumnRef(attribute)
@@ -119,6 +125,7 @@ def _by_rules(own: QgsFeatureRenderer) -> QgsRuleBasedRenderer | None:
     rules = QgsRuleBasedRenderer.convertFromRenderer(own)
     if rules is None:
         return None
+    _mark_accepted(rules)
     review = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT coalesce({_CUT}, false)", tr("Under review"), _MARK)
     review.appendChild(QgsRuleBasedRenderer.Rule(_rejected_symbol(), 0, 0, _REJECTED, tr("rejected")))
     others = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT ({_REJECTED})", tr("not rejected"))
@@ -128,6 +135,18 @@ def _by_rules(own: QgsFeatureRenderer) -> QgsRuleBasedRenderer | None:
     root = QgsRuleBasedRenderer.Rule(None)
     root.appendChild(review)
     return QgsRuleBasedRenderer(root)
+
+
+def _mark_accepted(look: QgsFeatureRenderer) -> None:
+    """A wider outline, in the colour that it has. A fill without an outline gets none."""
+    for symbol in look.symbols(QgsRenderContext()):
+        for layer in symbol.symbolLayers():
+            properties = layer.dataDefinedProperties()
+            if layer.layerType() != "SimpleFill" or properties.isActive(STROKE_WIDTH):
+                continue
+            width = layer.strokeWidth()
+            wider = f"if(\"status\" IS '{ACCEPTED}', {_ACCEPTED_TIMES * width}, {width})"
+            layer.setDataDefinedProperty(STROKE_WIDTH, QgsProperty.fromExpression(wider))
 
 
 def _rejected_symbol() -> QgsFillSymbol:

@@ -6,7 +6,7 @@ from functools import partial
 
 from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
 from qgis.gui import QgsDockWidget
-from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock.scroll import PanelScroll
@@ -75,6 +75,8 @@ class ReviewDock(QgsDockWidget):
         self.closed.connect(self._closed)
         self.opened.connect(self._opened)
         QgsProject.instance().layersWillBeRemoved.connect(self._layers_removed)
+        QgsProject.instance().writeProject.connect(self._project_begins)
+        QgsProject.instance().projectSaved.connect(self._project_saved)
         QgsApplication.instance().aboutToQuit.connect(self.tear_down)
 
     @property
@@ -104,6 +106,8 @@ class ReviewDock(QgsDockWidget):
             return
         QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersWillBeRemoved.disconnect(self._layers_removed)
+        QgsProject.instance().writeProject.disconnect(self._project_begins)
+        QgsProject.instance().projectSaved.disconnect(self._project_saved)
         self._canvas.removeEventFilter(self.desk.keys)
         self.edits.tear_down()
         self.desk.review(None)
@@ -204,6 +208,14 @@ class ReviewDock(QgsDockWidget):
         self._closed_layer = None
         if layer is not None and self.reviewed is None:
             self.review(layer)
+
+    def _project_begins(self, _document) -> None:
+        self.desk.own_look()
+        QTimer.singleShot(0, self.desk.review_look)  # also where it cannot be written
+
+    def _project_saved(self) -> None:
+        self.desk.review_look()
+        QgsProject.instance().setDirty(False)  # what was written is what there is, but for this look
 
     def _layers_removed(self, ids: list[str]) -> None:
         if self.reviewed is not None and self.reviewed.layer.id() in ids:

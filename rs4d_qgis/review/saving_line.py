@@ -106,13 +106,19 @@ class SavingLine(QWidget):
             return
         waiting = len(reviewed.waiting)
         icon, text = "/mIconSuccess.svg", tr("All decisions are saved.")
+        if reviewed.layer.providerType() == "memory":
+            icon = "/mIconWarning.svg"
+            text = tr(
+                "This layer is in QGIS's memory only, and lost when QGIS closes: right-click it in the list of layers, "
+                "and choose “Make Permanent...”."
+            )
         if waiting:
             icon = "/mIconWarning.svg"
             text = tr("{} not saved yet: {}. They are kept in memory, and tried again.").format(
                 count(waiting, tr("decision"), tr("decisions")), reviewed.trouble
             )
         if edits:
-            icon = icon if waiting else "/mIconInfo.svg"
+            icon = "/mIconInfo.svg" if icon == "/mIconSuccess.svg" else icon
             text += " " + tr("{} not saved.").format(count(edits, tr("edited object"), tr("edited objects")))
         side = self.fontMetrics().height()
         self._icon.setPixmap(QgsApplication.getThemeIcon(icon).pixmap(side, side))

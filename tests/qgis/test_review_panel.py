@@ -1,5 +1,7 @@
 """The review dock with real layers, real keys and a real map."""
 
+from collections import Counter
+
 import pytest
 from qgis.core import (
     QgsApplication,
@@ -10,6 +12,7 @@ from qgis.core import (
     QgsMapSettings,
     QgsPointXY,
     QgsProject,
+    QgsRuleBasedRenderer,
     QgsSettings,
     QgsSingleSymbolRenderer,
     QgsVectorLayer,
@@ -17,7 +20,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QEvent, QPoint, QSize, Qt, QTimer
 from qgis.PyQt.QtGui import QColor, QKeyEvent
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QWidget
+from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QPushButton, QWidget
 from review_layer import contents, opened, statuses, write_layer
 
 from rs4d_qgis.layers.results import style_result
@@ -387,8 +390,77 @@ def test_a_layer_that_is_removed_leaves_an_empty_desk(dock, layer, qgis_canvas):
     assert dock.reviewed is None
     assert dock.session.left == 0
     assert part(dock, "review_object", QLabel).text() == "No layer is under review."
+    assert part(dock, "review_layer", QComboBox).currentText() == "Choose a layer of polygons"
     QTest.keyClick(qgis_canvas, "a")
     QgsApplication.processEvents()
+
+
+def drawn(layer, item):
+    """The pixels of one object."""
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setOutputSize(QSize(200, 200))
+    settings.setDestinationCrs(layer.crs())
+    settings.setExtent(layer.getGeometry(item).boundingBox().buffered(4))
+    settings.setExpressionContext(QgsExpressionContext(QgsExpressionContextUtils.globalProjectLayerScopes(layer)))
+    job = QgsMapRendererSequentialJob(settings)
+    job.start()
+    job.waitForFinished()
+    image = job.renderedImage()
+    return Counter(image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height()))
+
+
+@pytest.mark.parametrize("by_rules", [False, True])
+def test_accepted_objects_have_a_wider_outline_of_their_class_s_colour(dock, layer, by_rules):
+    if by_rules:
+        dock.close()
+        layer.setRenderer(QgsRuleBasedRenderer.convertFromRenderer(layer.renderer()))
+        dock.show()
+        dock.review(layer)
+    color = COLORS[layer.getFeature(1)["class"]]
+    pending = drawn(layer, 1)[color]
+    dock.reviewed.decide([1], ACCEPTED)
+    accepted = drawn(layer, 1)[color]
+    assert accepted > 2 * pending > 0
+    dock.close()
+    assert drawn(layer, 1)[color] == pending
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_project_that_is_saved_in_a_review_has_the_layer_s_own_look(dock, layer, tmp_path, fails):
+    own = look.own_renderer(layer)
+    dock.reviewed.decide([1], ACCEPTED)
+    drag_cut(dock, 0.99)
+    project, path = QgsProject.instance(), tmp_path / ("none/review.qgz" if fails else "review.qgz")
+    assert project.write(str(path)) != fails
+    QTest.qWait(10)
+    assert shades(layer) == {"building"}  # what the cut leaves: it is on again
+    if fails:
+        return
+    assert not project.isDirty()
+    saved = QgsProject()
+    assert saved.read(str(path))
+    (there,) = saved.mapLayers().values()
+    assert there.renderer().classAttribute() == own.classAttribute()
+    assert shades(there) == {"building", "ship", "vehicle"}
+
+
+def test_a_layer_in_memory_is_told_to_be_lost_with_qgis(dock):
+    polygons = QgsVectorLayer("Polygon?crs=EPSG:32631", "temporary", "memory")
+    polygons.setCustomProperty("skipMemoryLayersCheck", 1)
+    QgsProject.instance().addMapLayer(polygons)
+    dock.layers.choose(polygons)
+    dock.layers.add_fields()
+    assert dock.reviewed.layer is polygons
+    assert "lost when QGIS closes" in part(dock, "saving_state", QLabel).text()
+
+
+def test_a_line_or_a_hole_that_misses_says_so(dock, layer):
+    x, y = layer.extent().xMinimum() - 100, layer.extent().yMinimum() - 100
+    points = [QgsPointXY(x, y), QgsPointXY(x + 9, y), QgsPointXY(x + 9, y + 9)]
+    for edit, told in ((dock.edits.work.split, "The line cuts nothing"), (dock.edits.work.cut_hole, "lies in no")):
+        dock.edits.work.guarded(edit, points)
+        assert told in part(dock, "review_message", QLabel).text()
 
 
 def test_the_histogram_s_line_is_dragged_with_the_mouse(dock):
