@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 from qgis.core import QgsPointXY
@@ -51,6 +52,63 @@ def drag(desk, start, end):
 def state(layer):
     """All features, to the byte."""
     return {f.id(): (*map(repr, f.attributes()), bytes(f.geometry().asWkb())) for f in layer.getFeatures()}
+
+
+def deletes_nothing(desk):
+    """Backspace and letters in the middle of a drawing, with an object selected; then the project is saved."""
+    layer = load_result(desk)
+    yield from open_review(desk, layer)
+    yield from settled(desk)
+    report, canvas = desk.report, desk.canvas
+    first = state(layer)
+    layer.selectByIds([desk.review.session.current])
+    layer.startEditing()
+    middle, step = canvas.extent().center(), canvas.extent().width() / 8
+    for tool in "dx":
+        key(desk, tool)
+        for x in (0, step, 2 * step):
+            click(desk, middle.x() + x, middle.y() + x)
+        for _ in range(2):
+            QTest.keyClick(canvas, Qt.Key.Key_Backspace)
+        key(desk, "ar5u")
+        for _ in range(2):  # more than there are corners
+            QTest.keyClick(canvas, Qt.Key.Key_Backspace)
+        QTest.keyClick(canvas, Qt.Key.Key_Escape)
+    key(desk, "b")
+    QTest.keyClick(canvas, Qt.Key.Key_Backspace)
+    QTest.keyClick(canvas, Qt.Key.Key_Escape)
+    yield from settled(desk)
+    report["untouched"] = state(layer) == first
+    # The same key with a tool of QGIS's own: it is the drawing that kept it from deleting.
+    desk.iface.actionPan().trigger()
+    QTest.keyClick(canvas, Qt.Key.Key_Backspace)
+    yield from settled(desk)
+    report["deleted_by_qgis"] = len(first) - len(state(layer))
+    # Discarded once the desk is closed: decisions stay, and nothing is told of a crash.
+    desk.review.reviewed.undo()
+    layer.removeSelection()
+    key(desk, "ar")
+    yield from settled(desk)
+    decided = state(layer)
+    key(desk, "i")
+    desk.review.close()
+    yield from settled(desk)
+    layer.rollBack()
+    yield from settled(desk)
+    report["decisions_kept"] = [state(layer) == decided, decided != first]
+    desk.plugin.show_review()
+    yield lambda: desk.review.reviewed is not None
+    report["found"] = len(desk.review.desk.keeper.found)
+    desk.review.cut.view.dragged.emit(0.99)
+    yield from settled(desk)
+    path = Path(os.environ["RS4D_DESK_FOLDER"]) / "review.qgz"
+    report["written"] = desk.project.write(str(path))
+    yield from settled(desk)
+    report["look"] = "rs4d-review" in layer.renderer().classAttribute()
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".qgs"))
+        report["in_project"] = "rs4d-review" in archive.read(name).decode()
+    desk.shot("after_saving")
 
 
 def corrects(desk):
@@ -137,7 +195,7 @@ def corrects(desk):
 
     key(desk, "t")
     yield from settled(desk)
-    report["vertices"] = desk.canvas.mapTool() is not None and layer.isEditable()
+    report["vertices"] = [desk.iface.actionVertexToolActiveLayer().isChecked(), layer.isEditable()]
     while stack.canUndo():
         key(desk, "u")
     report["undone"] = state(layer) == first
