@@ -26,6 +26,10 @@ GCP_PIXELS = 1.5
 EDGE_POINTS = 33
 
 
+class OutsideSceneError(OptionError):
+    """A box shares no ground with the scene."""
+
+
 def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]:
     """The transform from pixels to coordinates, the CRS as WKT 2 (None where there is none), and notes for the user."""
     transform, crs, notes = dataset.transform, None, []
@@ -118,7 +122,7 @@ def bounds_in_pixels(
         inside = ((places >= (west, south)) & (places <= (east, north))).all(axis=1)
         if not inside.any():
             covered = numbers((*places.min(axis=0), *places.max(axis=0)))
-            raise OptionError(f"the bounding box {numbers(bbox)} lies outside the scene, which covers {covered}")
+            raise OutsideSceneError(f"the bounding box {numbers(bbox)} lies outside the scene, which covers {covered}")
         if len(pixels) == EDGE_POINTS**2 and inside.all():
             return 0.0, 0.0, float(width), float(height)
         cell = np.array([width, height]) / (EDGE_POINTS - 1)

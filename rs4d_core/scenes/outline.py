@@ -25,7 +25,7 @@ from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import Encoded
 from rs4d_core.scenes.areal import multipolygons, without_specks
-from rs4d_core.scenes.georeference import bounds_in_pixels
+from rs4d_core.scenes.georeference import OutsideSceneError, bounds_in_pixels
 from rs4d_core.scenes.ground import Ground
 from rs4d_core.scenes.pipeline import SIMPLIFY_PX, SPECK_SHARE
 from rs4d_core.scenes.polygonize import polygonize
@@ -139,9 +139,13 @@ class _Grid:
 
     def box(self, options: OutlineOptions) -> tuple[float, float, float, float]:
         """The part of a box that lies in the scene, in pixels of the grid. Raises OptionError where there is none."""
-        x0, y0, x1, y1 = bounds_in_pixels(
-            options.box, options.box_crs, self.source_transform, self.crs_wkt, self.source_width, self.source_height
-        )
+        try:
+            x0, y0, x1, y1 = bounds_in_pixels(
+                options.box, options.box_crs, self.source_transform, self.crs_wkt, self.source_width, self.source_height
+            )
+        except OutsideSceneError:
+            # Who draws a box has not typed its coordinates.
+            raise OptionError("the box lies outside the image: draw it where the image is") from None
         to_grid = ~self.transform @ self.source_transform
         (left, top), (right, bottom) = to_grid @ (x0, y0), to_grid @ (x1, y1)
         # The last column and row of a grid may end a little before the scene does.

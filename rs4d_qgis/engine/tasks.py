@@ -30,7 +30,7 @@ class EngineTask(QgsTask):
         super().__init__(description, QUIET_TASK)
         self._work = work
         self._result: object = None
-        self._error = ""
+        self._error: str | None = None
 
     def start(self) -> EngineTask:
         """Hand it to QGIS's task manager, and keep it alive until it has ended."""
@@ -39,24 +39,22 @@ class EngineTask(QgsTask):
         return self
 
     def run(self) -> bool:
-        """In the background, called by QGIS."""
+        """In the background, called by QGIS. To QGIS it never fails: it would tell so in a bar of its own."""
         try:
             self._result = self._work(self)
         except Cancelled:
-            return False
+            self._error = ""
         except EngineError as error:
             self._error = str(error)
-            return False
         except Exception as error:  # nothing may leave a task: QGIS would end over it
             QgsMessageLog.logMessage(traceback.format_exc(), "RS4D", Qgis.MessageLevel.Critical)
             self._error = f"internal error, please report it: {type(error).__name__}: {error}"
-            return False
         return True
 
     def finished(self, ok: bool) -> None:
         """On the main thread, called by QGIS."""
         _unfinished.discard(self)
-        if ok:
+        if ok and self._error is None:
             self.succeeded.emit(self._result)
         else:
-            self.failed.emit(self._error)
+            self.failed.emit(self._error or "")

@@ -196,7 +196,7 @@ def test_nodata_is_no_object(tmp_path, generated, model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"box": (0.0, 0.0, 1.0, 1.0)}, "lies outside the scene"),
+        ({"box": (0.0, 0.0, 1.0, 1.0)}, "^the box lies outside the image"),
         ({"box": (440_100.0, 4_639_900.0, 440_100.4, 4_639_950.0)}, "around a whole object"),
         ({"box": (440_100.0, 4_639_950.0, 440_120.0, 4_639_900.0)}, "turned round"),
         ({"box": (440_100.0, 4_639_900.0, 440_120.0, math.nan)}, "not a number"),

@@ -5,7 +5,16 @@ import threading
 import time
 
 import pytest
-from qgis.core import QgsCoordinateReferenceSystem, QgsGeometry, QgsPointXY, QgsProject, QgsRasterLayer, QgsSettings
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateReferenceSystem,
+    QgsGeometry,
+    QgsPointXY,
+    QgsProject,
+    QgsRasterLayer,
+    QgsSettings,
+    QgsTask,
+)
 from qgis.gui import QgsMapToolPan
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
@@ -15,6 +24,8 @@ from review_layer import contents, opened
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.review.panel import ReviewDock
 from rs4d_qgis.review.shape_tool import ShapeTool
+
+TERMINATED = QgsTask.TaskStatus.Terminated
 
 
 @pytest.fixture
@@ -129,9 +140,12 @@ def test_what_the_engine_refuses_is_said(dock, layer):
     far = around(buildings(layer)[0])
     far.setXMinimum(far.xMinimum() + 1e5)
     far.setXMaximum(far.xMaximum() + 1e5)
+    ended = []
+    QgsApplication.taskManager().statusChanged.connect(lambda _task, status: ended.append(status))
     dock.edits.work.guarded(dock.edits.work.outline, far)
     answered(dock)
-    assert "lies outside the scene" in said(dock)
+    assert "the box lies outside the image" in said(dock)
+    assert TERMINATED not in ended  # QGIS would tell it once more, in a bar of its own
     assert contents(layer) == before
 
 
@@ -282,6 +296,15 @@ def test_merging_what_does_not_touch_is_said(dock, layer):
     layer.selectByIds([first.id(), second.id()])
     button(dock, "merge").click()
     assert "2 parts that do not touch" in said(dock)
+
+
+def test_a_very_long_name_of_a_class_does_not_widen_the_desk(dock, layer):
+    wide = dock.widget().minimumSizeHint().width()
+    dock.reviewed.set_class([dock.session.current], "b" * 120)
+    dock.desk.say("c" * 120)
+    dock.export.work.say("d" * 120)
+    QApplication.processEvents()
+    assert dock.widget().minimumSizeHint().width() == wide
 
 
 def click(canvas, x, y, press=QTest.mouseClick, mouse=Qt.MouseButton.LeftButton):
