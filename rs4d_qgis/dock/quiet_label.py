@@ -16,6 +16,7 @@ class QuietLabel(QLabel):
     def __init__(self, parent=None):
         super().__init__(parent)
         self.setWordWrap(True)
+        self.setMinimumWidth(1)  # else a long word widens the panel
         self._mute()
         self.hide()
 

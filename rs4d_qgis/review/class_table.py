@@ -10,7 +10,6 @@ from qgis.PyQt.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
     QStyledItemDelegate,
-    QTreeWidget,
     QTreeWidgetItem,
 )
 
@@ -18,6 +17,7 @@ from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.row_table import RowTable
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 
@@ -29,7 +29,7 @@ _BAR_WIDTH = 72
 ACCEPTED_COLOR, REJECTED_COLOR = "#4a9d5b", "#b9524a"
 
 
-class ClassTable(QTreeWidget):
+class ClassTable(RowTable):
     """A row a class, and one for all. Ticks filter the queue.
 
     Signals:
@@ -39,13 +39,11 @@ class ClassTable(QTreeWidget):
     touched = pyqtSignal()
 
     def __init__(self, desk: DeskState, parent=None):
-        super().__init__(parent)
+        super().__init__(_MOST_ROWS, parent)
         self._desk = desk
         self.setObjectName("review_classes")
         self.setColumnCount(4)
         self.setHeaderLabels([tr("Class"), tr("Key"), tr("Decided"), ""])
-        self.setRootIsDecorated(False)
-        self.setUniformRowHeights(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setItemDelegateForColumn(_BAR, _Bar(self))
@@ -59,16 +57,6 @@ class ClassTable(QTreeWidget):
         desk.shown_changed.connect(self._show)
         desk.keys.changed.connect(self._show)
         self._show()
-
-    def sizeHint(self) -> QSize:
-        """As high as its rows."""
-        rows = max(2, min(self.topLevelItemCount(), _MOST_ROWS))
-        row = self.sizeHintForRow(0) if self.topLevelItemCount() else self.fontMetrics().height()
-        height = self.header().sizeHint().height() + rows * row + 2 * self.frameWidth()
-        return QSize(super().sizeHint().width(), height)
-
-    def minimumSizeHint(self) -> QSize:
-        return QSize(super().minimumSizeHint().width(), self.sizeHint().height())
 
     def _show(self) -> None:
         counts = self._desk.session.counts()

@@ -197,7 +197,9 @@ class CutBox(QgsCollapsibleGroupBox):
                 )
             )
         self._apply.setVisible(bool(self._cuts))
-        self._apply.setText(tr("Reject hidden..."))
+        hidden = len(self._hidden())
+        self._apply.setText(tr("Reject hidden ({})...").format(spaced(hidden)))
+        self._apply.setEnabled(hidden > 0)
 
     def _cut_of(self, name: str | None) -> float:
         if name is not None:

@@ -43,6 +43,7 @@ class DecideBox(QWidget):
         self._what = QLabel()
         self._what.setObjectName("review_object")
         self._what.setWordWrap(True)
+        self._what.setMinimumWidth(1)  # else a long word widens the panel
         self._buttons: dict[str, QPushButton] = {}
         grid = QGridLayout()
         grid.setSpacing(4)
@@ -62,7 +63,7 @@ class DecideBox(QWidget):
             desk.keys.add(f"class_{number}", label, str(number), partial(self._guarded, partial(self._class, number)))
         desk.keys.add("class_other", tr("Set another class..."), "0", partial(self._guarded, self._other_class))
         self._many = QHBoxLayout()
-        self._shown = self._menu_button("decide_shown", tr("All shown"), self._shown_ids)
+        self._shown = self._menu_button("decide_shown", tr("All in the queue"), self._shown_ids)
         self._selected = self._menu_button("decide_selected", tr("Selected"), self._selected_ids)
         card = QFrame()
         card.setFrameShape(QFrame.Shape.StyledPanel)
@@ -191,7 +192,7 @@ class DecideBox(QWidget):
         elif item is None:
             self._what.setText(tr("Nothing is left to look at."))
             self._where.say(
-                tr("All {} that the filters let through are decided on.").format(
+                tr("{} that the filters let through, and all is decided on.").format(
                     count(len(session.queue), tr("object"), tr("objects"))
                 )
                 if session.queue

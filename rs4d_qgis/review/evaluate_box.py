@@ -9,7 +9,7 @@ from typing import Any
 from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
 from qgis.gui import QgsDoubleSpinBox, QgsFieldComboBox, QgsMapLayerComboBox
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QSize, Qt
+from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -19,7 +19,6 @@ from qgis.PyQt.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QToolButton,
-    QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -32,6 +31,7 @@ from rs4d_qgis.review.asking import ask_engine
 from rs4d_qgis.review.curve_view import Curve, CurveView
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors_layer import KINDS, Errors, ErrorWalk, Spotlight, errors_layer, kind_label, read_errors
+from rs4d_qgis.review.row_table import RowTable
 from rs4d_qgis.review.snapshot import LayerSnapshot
 from rs4d_qgis.review.work_line import WorkLine
 from rs4d_qgis.translation import tr
@@ -40,6 +40,7 @@ from rs4d_qgis.words import spaced
 _FIGURES = ("ap50", "precision", "recall", "f1", "mean_iou")
 _CURVE_ROLE = Qt.ItemDataRole.UserRole
 _MOST_ROWS = 8
+_WIDEST_NAME = 24
 
 
 class EvaluateBox(QWidget):
@@ -225,11 +226,11 @@ class EvaluateBox(QWidget):
         self.run_button.setEnabled(ready and not self.work.busy)
 
 
-class _Figures(QTreeWidget):
+class _Figures(RowTable):
     """A row for all and one for each class; the current one has its curve shown."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(_MOST_ROWS)
         self.setObjectName("evaluate_figures")
         self.setHeaderLabels(["%", "AP50", tr("P"), tr("R"), "F1", tr("IoU"), tr("Ref.")])
         tips = (
@@ -244,14 +245,13 @@ class _Figures(QTreeWidget):
         for column, tip in enumerate(tips):
             self.headerItem().setToolTip(column, tip)
             self.headerItem().setTextAlignment(column, _alignment(column))
-        self.setRootIsDecorated(False)
-        self.setUniformRowHeights(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setAccessibleName(tr("Figures, in all and by class"))
         self.header().setStretchLastSection(False)
         self.header().setMinimumSectionSize(10)
         self.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        # Names are read first: they take what they need, within reason, and the figures scroll in a narrow panel.
+        self.header().setMaximumSectionSize(_WIDEST_NAME * self.fontMetrics().averageCharWidth())
 
     def show_metrics(self, metrics: dict[str, Any]) -> None:
         """The engine's answer to `evaluate`."""
@@ -267,16 +267,6 @@ class _Figures(QTreeWidget):
             self.addTopLevelItem(item)
         self.setCurrentItem(self.topLevelItem(0))
         self.updateGeometry()
-
-    def sizeHint(self) -> QSize:
-        """As high as its rows."""
-        rows = max(2, min(self.topLevelItemCount(), _MOST_ROWS))
-        row = self.sizeHintForRow(0) if self.topLevelItemCount() else self.fontMetrics().height()
-        height = self.header().sizeHint().height() + rows * row + 2 * self.frameWidth()
-        return QSize(super().sizeHint().width(), height)
-
-    def minimumSizeHint(self) -> QSize:
-        return QSize(super().minimumSizeHint().width(), self.sizeHint().height())
 
 
 def _alignment(column: int):

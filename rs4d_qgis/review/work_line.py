@@ -34,6 +34,7 @@ class WorkLine(QWidget):
         self._text = QLabel()
         self._text.setObjectName("work_told")
         self._text.setWordWrap(True)
+        self._text.setMinimumWidth(1)  # else a long word widens the panel
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._progress = QWidget()
         going = QHBoxLayout(self._progress)
