@@ -8,7 +8,7 @@ from pathlib import Path
 from qgis.core import QgsPointXY
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QLabel
+from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from review_scenarios import key, load_result, open_review, settled, widget
@@ -109,6 +109,10 @@ def deletes_nothing(desk):
         (name,) = (name for name in archive.namelist() if name.endswith(".qgs"))
         report["in_project"] = "rs4d-review" in archive.read(name).decode()
     desk.shot("after_saving")
+    desk.load(os.environ["SCENE"], "scene")
+    desk.project.removeMapLayer(layer.id())
+    yield from settled(desk)
+    report["list"] = widget(desk, "review_layer", QComboBox).currentText()
 
 
 def corrects(desk):

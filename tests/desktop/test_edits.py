@@ -46,6 +46,7 @@ def test_qgis_takes_nothing_away_that_the_analyst_did_not_mean(segmented_scene, 
     assert told["decisions_kept"] == [True, True]
     assert told["found"] == 0
     assert (told["written"], told["look"], told["in_project"]) == (True, True, False)
+    assert told["list"] == "Choose a layer of polygons"
     assert "RuntimeError" not in told["stderr"]
 
 

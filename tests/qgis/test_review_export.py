@@ -12,6 +12,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsFeature,
     QgsGeometry,
+    QgsLayoutItemManualTable,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -27,6 +28,8 @@ from rs4d_qgis.review.export_box import ExportBox
 from rs4d_qgis.review.export_choice import chosen, formats
 from rs4d_qgis.review.filters import Filters
 from rs4d_qgis.review.objects import ReviewObject
+from rs4d_qgis.review.report import content_of
+from rs4d_qgis.review.report_page import layout_of
 from rs4d_qgis.review.summary import summarize, to_csv
 
 ORIGIN = (440_000.0, 4_640_000.0)
@@ -262,7 +265,15 @@ def test_the_report_is_a_page_with_map_and_table(qtbot, desk, export, tmp_path, 
     widget = export.widget
     widget.write_report(str(tmp_path / "report.pdf"))
     qtbot.waitUntil(lambda: "report.pdf" in widget.work.told, timeout=60_000)
-    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    page = (tmp_path / "report.pdf").read_bytes()
+    assert page.startswith(b"%PDF")
+    assert b"/Subtype /Image" in page  # the map
+    content = content_of(desk)
+    assert (content.summary.all.total, content.summary.all.decided) == (4, 3)
+    layout = layout_of(QgsProject.instance(), content, tmp_path / "no map.png")
+    tables = [frame for frame in layout.multiFrames() if isinstance(frame, QgsLayoutItemManualTable)]
+    told = [str(cell.content()) for table in tables for row in table.tableContents() for cell in row]
+    assert {"Ship", "Building"} <= {cell.capitalize() for cell in told}
     assert "The report is in" in widget.work.told
     widget.write_report(str(tmp_path / "result.gpkg" / "where.pdf"))
     qtbot.waitUntil(lambda: "where.pdf" in widget.work.told, timeout=60_000)
