@@ -7,8 +7,8 @@ from functools import partial
 
 from qgis.core import QgsCsException, QgsFeatureRequest, QgsGeometry, QgsPointXY, QgsRectangle
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QObject, Qt, pyqtSignal
-from qgis.PyQt.QtWidgets import QApplication, QMessageBox
+from qgis.PyQt.QtCore import QObject, pyqtSignal
+from qgis.PyQt.QtWidgets import QMessageBox
 
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import REJECTED
@@ -17,6 +17,7 @@ from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.editor import Editor
 from rs4d_qgis.review.engine_edits import EngineEdits
 from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.waiting import wait_cursor
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
 
@@ -146,7 +147,8 @@ class EditWork(QObject):
         """Make the selected objects one."""
         layer = self._desk.reviewed.layer
         number = layer.selectedFeatureCount()
-        kept = self.editor.merge(layer.selectedFeatureIds())
+        with wait_cursor():
+            kept = self.editor.merge(layer.selectedFeatureIds())
         layer.selectByIds([kept])
         parts = len(layer.getGeometry(kept).asGeometryCollection())
         if parts > 1:
@@ -159,15 +161,18 @@ class EditWork(QObject):
 
     def fill_holes(self) -> None:
         """Close the holes of the selected or current objects."""
-        self.editor.fill_holes(self._selection())
+        with wait_cursor():
+            self.editor.fill_holes(self._selection())
 
     def simplify(self, tolerance_m: float) -> None:
         """Take points off the selected or current objects."""
-        self.editor.simplify(self._selection(), tolerance_m)
+        with wait_cursor():
+            self.editor.simplify(self._selection(), tolerance_m)
 
     def revert(self) -> None:
         """Give the selected or current objects their raw shapes."""
-        self.editor.revert(self._selection())
+        with wait_cursor():
+            self.editor.revert(self._selection())
 
     def straighten(self) -> None:
         """Ask the engine for right angles for the selected or current objects."""
@@ -176,7 +181,8 @@ class EditWork(QObject):
         self.engine.straighten(features, partial(self.guarded, self._straightened, len(features)))
 
     def _straightened(self, asked: int, found: dict[int, QgsGeometry]) -> None:
-        changed = self.editor.straighten(found) if found else 0
+        with wait_cursor():
+            changed = self.editor.straighten(found) if found else 0
         if changed < asked:
             self._desk.say(
                 tr("Right angles do not fit: the object is round, or would stray too far, and stays as it is")
@@ -190,12 +196,8 @@ class EditWork(QObject):
         """Look for duplicates among the selected objects, if they are several, else in the layer; and ask."""
         layer = self._desk.reviewed.layer
         among = list(layer.selectedFeatureIds()) if layer.selectedFeatureCount() > 1 else None
-        # In 50 000 objects this takes some seconds.
-        QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
-        try:
+        with wait_cursor():
             found = self.editor.duplicates(among)
-        finally:
-            QApplication.restoreOverrideCursor()
         if not found:
             raise ReviewRefused(tr("No object is there twice"))
         layer.selectByIds(found)
@@ -216,7 +218,8 @@ class EditWork(QObject):
             buttons.No,
         )
         if answer == buttons.Yes:
-            self.editor.remove_duplicates(found)
+            with wait_cursor():
+                self.editor.remove_duplicates(found)
 
     def outline(self, box: QgsRectangle) -> None:
         """Ask the engine for the outline of what is in a box."""

@@ -455,6 +455,25 @@ def test_a_layer_in_memory_is_told_to_be_lost_with_qgis(dock):
     assert "lost when QGIS closes" in part(dock, "saving_state", QLabel).text()
 
 
+def test_work_on_many_objects_shows_that_it_goes_on(dock, layer):
+    cursors = []
+
+    def look(*_):
+        cursor = QApplication.overrideCursor()
+        cursors.append(None if cursor is None else cursor.shape())
+
+    dock.reviewed.changed.connect(look)
+    layer.selectAll()
+    dock.desk.decide(layer.selectedFeatureIds(), ACCEPTED)
+    dock.desk.undo()
+    dock.edits.work.editor.redraw(1, layer.getGeometry(1).densifyByCount(3))
+    cursors.pop()
+    dock.edits.work.guarded(dock.edits.work.simplify, 0.5)
+    assert cursors == [Qt.CursorShape.WaitCursor] * 3
+    assert QApplication.overrideCursor() is None
+    layer.rollBack()
+
+
 def test_a_line_or_a_hole_that_misses_says_so(dock, layer):
     x, y = layer.extent().xMinimum() - 100, layer.extent().yMinimum() - 100
     points = [QgsPointXY(x, y), QgsPointXY(x + 9, y), QgsPointXY(x + 9, y + 9)]
