@@ -28,6 +28,7 @@ class SavingLine(QWidget):
         self._message = QLabel()
         self._message.setObjectName("review_message")
         self._message.setWordWrap(True)
+        self._message.setMinimumWidth(1)  # else a long word widens the panel
         self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._message.hide()
         self._found = QWidget()
