@@ -31,7 +31,8 @@ from rs4d_core.whole_file import write_whole
 
 FORMAT_VERSION = 1
 _CARD_KEY = "rs4d"
-# As many maps of the pyramid's width at its finest stride as a prediction takes: measured, and a quarter more.
+# As many maps of the pyramid's width at its finest stride as a prediction may take. The tiny preset took 8 in bfloat16;
+# the rest is for what was not measured.
 MAPS_AT_ONCE = 20
 _DEFAULT_MODEL = "rs4d-tiny.safetensors"
 # What these parts compute has a meaning for the model's own classes only.
