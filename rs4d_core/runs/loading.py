@@ -1,6 +1,9 @@
 """Batches of numbered views: what makes up a step depends on its number, and not on where or how a run started."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,3 +46,11 @@ def _prepare_worker(_: int) -> None:
     # process still needs its workers then. It ends them itself.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # A training process that is killed cannot end them. Torch's own watch then waits for views to be written that
+    # nobody reads any more.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

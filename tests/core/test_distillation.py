@@ -164,6 +164,28 @@ def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp
     assert (folder / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are listed by Linux alone")
+def test_no_process_that_loads_outlives_a_killed_run(data, tmp_path):
+    settings = "running.workers=1", "optimization.batch=8", "optimization.steps=4000"
+    killed = start(data, tmp_path, *(word for setting in settings for word in ("--set", setting)))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "pupil" / "metrics.jsonl").exists() or len(losses_of(tmp_path / "pupil")) < 1:
+        assert killed.poll() is None, killed.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = [
+        Path("/proc") / pid for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    ]
+    loading = [child for child in children if b"spawn_main" in (child / "cmdline").read_bytes()]
+    assert loading
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    deadline = time.monotonic() + 10
+    while any(child.exists() for child in loading):
+        assert time.monotonic() < deadline, "a process still waits to hand on its views"
+        time.sleep(0.1)
+
+
 def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(data, whole, tmp_path):
     both = start(data, tmp_path, "--set", "running.devices=2", "--json")
     output, errors = both.communicate(timeout=200)
