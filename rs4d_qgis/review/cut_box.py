@@ -65,7 +65,7 @@ class CutBox(QgsCollapsibleGroupBox):
         self.view.dragged.connect(self._moved)
         self._told = QuietLabel()
         self._told.setObjectName("cut_told")
-        self._apply = QPushButton()
+        self._apply = QPushButton(tr("Reject hidden..."))
         self._apply.setObjectName("cut_apply")
         self._apply.setToolTip(tr("Rejects the pending objects that the cut hides, of all classes. One step of Undo."))
         self._apply.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -197,9 +197,11 @@ class CutBox(QgsCollapsibleGroupBox):
                 )
             )
         self._apply.setVisible(bool(self._cuts))
-        hidden = len(self._hidden())
-        self._apply.setText(tr("Reject hidden ({})...").format(spaced(hidden)))
-        self._apply.setEnabled(hidden > 0)
+        # All objects are looked at for it: not while the line is dragged, which shows once it rests.
+        if self._cuts and self._desk.session.filters.cuts == self._cuts:
+            hidden = len(self._hidden())
+            self._apply.setText(tr("Reject hidden ({})...").format(spaced(hidden)))
+            self._apply.setEnabled(hidden > 0)
 
     def _cut_of(self, name: str | None) -> float:
         if name is not None:

@@ -58,9 +58,8 @@ class DecideBox(QWidget):
             desk.keys.add(name, label, default, partial(self._guarded, run), repeats)
             grid.addWidget(button, place // 3, place % 3)
             self._buttons[name] = button
-        for number in range(1, _CLASS_KEYS + 1):
-            label = tr("Set class {}").format(number)
-            desk.keys.add(f"class_{number}", label, str(number), partial(self._guarded, partial(self._class, number)))
+        self._named: list[str] | None = None
+        self._name_class_keys()
         desk.keys.add("class_other", tr("Set another class..."), "0", partial(self._guarded, self._other_class))
         self._many = QHBoxLayout()
         self._shown = self._menu_button("decide_shown", tr("All in the queue"), self._shown_ids)
@@ -77,9 +76,25 @@ class DecideBox(QWidget):
         layout.addLayout(self._many)
         desk.keys.changed.connect(self._show_keys)
         desk.current_changed.connect(self.refresh)
+        desk.shown_changed.connect(self._name_class_keys)
         desk.shown_changed.connect(self.refresh)
         self._show_keys()
         self.refresh()
+
+    def _name_class_keys(self) -> None:
+        """The keys of classes are told by the classes' names, where there are any."""
+        names = list(self._desk.classes[:_CLASS_KEYS])
+        if names == self._named:
+            return
+        self._named = names
+        for number in range(1, _CLASS_KEYS + 1):
+            name = class_label(names[number - 1]) if number <= len(names) else str(number)
+            self._desk.keys.add(
+                f"class_{number}",
+                tr("Set class {}").format(name),
+                str(number),
+                partial(self._guarded, partial(self._class, number)),
+            )
 
     def _own_actions(self) -> list[tuple]:
         """Name, label, icon, default key, what it does, its tip, whether it repeats."""

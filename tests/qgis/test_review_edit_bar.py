@@ -18,10 +18,11 @@ from qgis.core import (
 from qgis.gui import QgsMapToolPan
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QToolButton
+from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QPushButton, QToolButton
 from review_layer import contents, opened
 
 from rs4d_qgis.engine.client import engine_client
+from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.review.panel import ReviewDock
 from rs4d_qgis.review.shape_tool import ShapeTool
 
@@ -353,3 +354,15 @@ def test_duplicates_are_shown_and_asked_about(dock, layer, monkeypatch):
     layer.removeSelection()
     button(dock, "duplicates").click()
     assert "No object is there twice" in said(dock)
+
+
+def test_keys_of_classes_have_the_classes_names_and_the_cut_says_how_many_it_would_reject(dock, layer):
+    labels = {action.name: action.label for action in dock.desk.keys.actions}
+    assert labels["class_1"] == f"Set class {class_label(dock.desk.classes[0])}"
+    reject = dock.findChild(QPushButton, "cut_apply")
+    dock.cut.view.dragged.emit(1.0)
+    QTest.qWait(250)
+    hidden = dock.cut._hidden()
+    assert (reject.text(), reject.isEnabled()) == (f"Reject hidden ({len(hidden)})...", True)
+    dock.reviewed.decide(hidden, "rejected")
+    assert (reject.text(), reject.isEnabled()) == ("Reject hidden (0)...", False)
