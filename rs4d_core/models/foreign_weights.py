@@ -1,6 +1,9 @@
 """Read the tensors of other programs' weight files, and nothing else: no code of theirs runs, whatever a file holds."""
 
 import pickle
+import re
+import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -67,15 +70,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     """What `torch.save` wrote, by the reader that knows tensors and plain containers only."""
     # Bytes that are no pickle make the reader stumble in any way: over an index, a key, an encoding.
-    stumbles = (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError)
+    stumbles = (pickle.UnpicklingError, struct.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
+    stumbles += (TypeError, AttributeError, AssertionError)
     try:
-        if not zipfile.is_zipfile(path):  # as torch wrote before 1.6
-            return torch.load(path, map_location="cpu", weights_only=True)
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_PassedOver, name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            if not zipfile.is_zipfile(path):  # as torch wrote before 1.6
+                _check_is_pickle(path)
+                return torch.load(path, map_location="cpu", weights_only=True)
+            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            with torch.serialization.safe_globals([(_PassedOver, name) for name in foreign]):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except stumbles as error:
         raise _damaged(path, error) from error
+
+
+def _check_is_pickle(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(1) != pickle.PROTO:
+            raise ModelFileError(f"{path} is no torch file: name the file with the weights")
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
@@ -92,10 +105,16 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> ModelFileError:
-    # Around the reason, torch advises to try again without the safe reader.
+    return ModelFileError(
+        f"{path} cannot be read as weights ({_reason(error)}): get the file anew, or save its state_dict alone"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Why, without torch's advice around it, which is to try again without the safe reader."""
+    code = re.search(r"\bGLOBAL (\S+)", str(error))
+    if code is not None:
+        return f"it names code ({code[1]}), which is never run"
     reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     lines = reason.strip().splitlines()
-    return ModelFileError(
-        f"{path} cannot be read as weights ({lines[0] if lines else type(error).__name__}): get the file anew, or save "
-        "its state_dict alone"
-    )
+    return lines[0] if lines and "weights_only" not in lines[0] else type(error).__name__

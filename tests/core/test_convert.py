@@ -220,7 +220,28 @@ def test_no_code_of_a_checkpoint_runs(tmp_path, where, kind):
         with pytest.raises(ModelFileError, match=r"harmful\.pth") as error:
             read_foreign_weights(path)
         assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)
     assert not made.exists()
+
+
+def test_code_in_a_file_of_the_old_format_is_named_and_not_run(tmp_path):
+    made, path = tmp_path / "made", tmp_path / "old.pth"
+    torch.save({"extra": Harmful(os.system, f"touch {made}")}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelFileError, match=r"it names code \(posix\.system\), which is never run") as error:
+        read_foreign_weights(path)
+    assert "weights_only" not in str(error.value)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"a text", b"\x80\x02X\x01", b"\x80\x04a.", b"\x80\x02}(K\x01ub.", b"\x80\x02K\x01K\x02b."]
+)
+def test_what_is_no_torch_file_says_so_without_a_warning(tmp_path, content, recwarn):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="is no torch file" if content == b"a text" else "cannot be read"):
+        read_foreign_weights(path)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02garbage", b"not a checkpoint at all", None])
