@@ -42,11 +42,13 @@ def add_review_fields(layer: QgsVectorLayer) -> None:
         raise ReviewRefused(tr("Save or discard the edits of {} first").format(layer.name()))
     rewritten = provider.name() == "ogr" and provider.storageType() not in _CHANGED_IN_PLACE
     if rewritten or provider.capabilities() & wanted != wanted:
+        why = (
+            tr("{} is written anew with each change").format(provider.storageType())
+            if rewritten
+            else tr("it is read-only")
+        )
         raise ReviewRefused(
-            tr(
-                "No field can be added to {}: its file is read-only, or of a format that is written anew with each "
-                "change. Save it as a GeoPackage, and review that"
-            ).format(layer.name())
+            tr("No field can be added to {}: {}. Save it as a GeoPackage, and review that").format(layer.name(), why)
         )
     if not provider.addAttributes([QgsField(name, FIELDS[name]) for name in missing]):
         raise ReviewRefused(tr("No field could be added to {}: {}").format(layer.name(), _reason(provider)))

@@ -145,6 +145,7 @@ class ReviewDock(QgsDockWidget):
 
     def _put(self, layer: QgsVectorLayer | None) -> None:
         if layer is None and self.reviewed is None:
+            self.desk.say("")  # what was said of the layer chosen before
             return
         if layer is not None and self.reviewed is not None and self.reviewed.layer is layer:
             return
