@@ -22,7 +22,7 @@ from rs4d_core.datasets.places import Split, places_in_names, split_images, spli
 from rs4d_core.datasets.preparation import Description, Labelled, Preparation, Prepared, file_stamp
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.datasets.world_files import files_beside
-from rs4d_core.errors import DatasetError
+from rs4d_core.errors import DatasetError, OptionError
 from rs4d_core.wording import counted
 
 
@@ -83,10 +83,11 @@ def prepare_coco(
 
     Raises:
         DatasetError: a file is broken or of unknown classes, or no image is there.
-        OptionError: `place` is no expression for places.
+        OptionError: `place` is no expression for places, or `class_map` names a category that no file has.
         OutputError: the data set cannot be written.
     """
     contents = [read_content(part.annotations) for part in source.parts]
+    _check_class_map(source, contents)
     classes = source.classes or _classes(source, contents)
     entries = [
         entry
@@ -121,6 +122,20 @@ def prepare_coco(
         return preparation.finish(description, findings)
 
 
+def _check_class_map(source: CocoSource, contents: list[dict[str, list]]) -> None:
+    there = dict.fromkeys(
+        name
+        for part, content in zip(source.parts, contents, strict=True)
+        for name in class_names(part.annotations, content, {})
+    )
+    for name in source.class_map:
+        if name not in there:
+            raise OptionError(
+                f"{source.parts[0].annotations}: no category '{name}' to call '{source.class_map[name]}'; "
+                f"there are: {', '.join(there)}"
+            )
+
+
 def _classes(source: CocoSource, contents: list[dict[str, list]]) -> tuple[str, ...]:
     """The classes of the files, in their order."""
     names = dict.fromkeys(
@@ -137,7 +152,8 @@ def _entries(part: CocoPart, records: list[ImageRecord]) -> Iterable[_Entry]:
     names: dict[str, int] = {}
     for record in records:
         # One folder holds them all, and no name leads out of it.
-        name = record.file_name.replace("\\", "/").lstrip("./").replace("/", "__")
+        parts = record.file_name.replace("\\", "/").split("/")
+        name = "__".join(part for part in parts if part not in ("", ".", ".."))
         if not name:
             raise DatasetError(f"{record.where} has the file name '{record.file_name}'; correct it")
         if name in names:

@@ -143,11 +143,6 @@ class Preparation:
         if self._part.exists() and not self._taken:
             shutil.rmtree(self._part, ignore_errors=True)
 
-    @property
-    def resumed(self) -> int:
-        """Images that an earlier try has dealt with already."""
-        return len(self._taken)
-
     def take(self, split: str, name: str, make: Callable[[], tuple[Labelled | None, list[Finding]]]) -> bool:
         """Add an image, unless an earlier try has done so.
 
@@ -238,7 +233,7 @@ class Preparation:
             write_whole(file.with_name(f"{file.stem}{ending}"), content)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """The journal's entries; a line that was cut off by a crash, and all after it, are none."""
+        """The journal's entries; a line that a crash cut off or garbled, and all after it, are none."""
         try:
             text = (self._part / _JOURNAL).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -246,7 +241,11 @@ class Preparation:
         for line in text.splitlines(keepends=True):
             if not line.endswith("\n"):
                 return
-            yield json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                return
+            yield entry
 
     def _read_journal(self) -> dict[str, bool]:
         entries = [

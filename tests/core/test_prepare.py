@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rs4d_core.datasets.mask_import import instances
 from rs4d_core.datasets.outlines import annotation_record
 from rs4d_core.datasets.places import Split, split_tiles
 from rs4d_core.datasets.preparation import Description
+from rs4d_core.errors import OptionError
 from rs4d_core.finetuning.data import open_data
 from rs4d_core.finetuning.recipe_file import read_recipe
 
@@ -167,7 +169,8 @@ def test_it_must_be_said_what_is_held_back(source, tmp_path, monkeypatch, capsys
     assert "say what is held back: --val FILE; or --place REGEX" in capsys.readouterr().err
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_as_an_unbroken_one(source, tmp_path):
+@pytest.mark.parametrize("cut_off", [b"", b"\0" * 9 + b"\n"])
+def test_an_interrupted_preparation_goes_on_and_ends_as_an_unbroken_one(cut_off, source, tmp_path):
     source(content())
     part = CocoPart(tmp_path / "source" / "all.json", tmp_path / "source")
 
@@ -188,9 +191,9 @@ def test_an_interrupted_preparation_goes_on_and_ends_as_an_unbroken_one(source, 
         assert not (tmp_path / "broken").exists()
     staged = {file: file.stat().st_mtime_ns for file in (tmp_path / ".broken.part").rglob("*.png")}
     assert len(staged) == 4
-    # What a crash cuts off at the end of the journal is made again.
+    # What a crash cuts off or garbles at the end of the journal is made again.
     journal = tmp_path / ".broken.part" / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-10])
+    journal.write_bytes(journal.read_bytes()[:-10] + cut_off)
     prepare("broken")
     prepare("whole")
     for name in ("train.json", "val.json", "dataset.json"):
@@ -373,3 +376,21 @@ def test_public_layouts_are_read_whole(data_folder, tmp_path, monkeypatch, capsy
     if command[0] in CATALOG:
         data = open_data(read_recipe(shipped), tmp_path)
         assert {name: len(samples) for name, samples in data.held_back.items()} == {command[0]: splits["val"]["images"]}
+
+
+def test_a_class_map_names_categories_that_are_there(source, tmp_path):
+    source(content())
+    part = CocoPart(tmp_path / "source" / "all.json", tmp_path / "source")
+    misspelt = CocoSource((part,), class_map={"buildin": "roof"})
+    with pytest.raises(OptionError, match="no category 'buildin' to call 'roof'; there are: "):
+        prepare_coco(misspelt, Split(0.3), tmp_path / "set", lambda names: Description("set", names, "none"))
+
+
+def test_a_dot_in_front_of_a_name_is_part_of_it(source, tmp_path):
+    value = content()
+    value["images"][1]["file_name"] = ".x0_y0.png"
+    part = CocoPart(tmp_path / "source" / "all.json", tmp_path / "source")
+    source(value)
+    (part.images / f"x{SIDE}_y0.png").rename(part.images / ".x0_y0.png")
+    prepare_coco(CocoSource((part,)), Split(0), tmp_path / "set", lambda names: Description("set", names, "none"))
+    assert {"x0_y0.png", ".x0_y0.png"} <= {Path(sample.image).name for sample in samples_of(tmp_path / "set", "train")}
