@@ -2,7 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -90,9 +93,10 @@ class SamTeacher(Teacher):
             raise DependencyError("a SAM teacher needs transformers: pip install -e '.[train]'") from error
         local = Path(source).is_dir()
         try:
-            model, found = transformers.SamVisionModel.from_pretrained(
-                source, local_files_only=local, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            )
+            with _quiet(transformers.utils.logging):
+                model, found = transformers.SamVisionModel.from_pretrained(
+                    source, local_files_only=local, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ModelFileError(
@@ -120,6 +124,20 @@ class SamTeacher(Teacher):
     def maps(self, images: Tensor) -> Tensor:
         normalised = (images - self._mean) / self._std
         return self._encoder(normalised.to(self._dtype)).last_hidden_state.float()
+
+
+@contextmanager
+def _quiet(logging: ModuleType) -> Iterator[None]:
+    """Keep transformers from listing the weights of SAM's other parts, and from drawing a bar."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _fit_to(encoder: torch.nn.Module, size: int) -> None:

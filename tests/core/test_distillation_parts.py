@@ -1,5 +1,7 @@
 """What a distillation is made of: corruption, views, teachers, the cache of their maps."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,21 @@ def test_a_sam_teacher_gives_what_transformers_gives(sam_config, tmp_path):
     fast = open_teacher(SamChoice(str(tmp_path)), 64, "cpu", "bf16")
     assert (fast.maps(images) - expected).abs().mean() < 0.05 * expected.abs().mean()
     assert fast.identity != teacher.identity
+
+
+def test_opening_a_sam_teacher_prints_nothing_and_leaves_transformers_talking(sam_config, tmp_path):
+    SamModel(SamConfig(vision_config=sam_config)).save_pretrained(tmp_path)
+    program = (
+        "import sys, transformers\n"
+        "from rs4d_core.distillation.recipe import SamChoice\n"
+        "from rs4d_core.distillation.teacher import open_teacher\n"
+        "before = transformers.utils.logging.get_verbosity()\n"
+        "open_teacher(SamChoice(sys.argv[1]), 64, 'cpu', '32')\n"
+        "assert transformers.utils.logging.get_verbosity() == before\n"
+        "assert transformers.utils.logging.is_progress_bar_enabled()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_sam_teacher_has_64_x_64_tokens_at_1024_pixels_and_fits_other_sizes(sam_config, tmp_path):
