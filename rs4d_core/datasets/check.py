@@ -9,7 +9,8 @@ from typing import Any
 
 import shapely
 
-from rs4d_core.datasets.coco import read_coco
+from rs4d_core.datasets.coco import read_sample
+from rs4d_core.datasets.coco_records import read_content, read_records
 from rs4d_core.datasets.pictures import read_picture
 from rs4d_core.datasets.preparation import DATASET, FORMAT, IMAGES, SPLITS
 from rs4d_core.datasets.sample import Sample
@@ -58,14 +59,21 @@ def check_dataset(folder: Path, progress: Callable[[list], Iterable] = iter) -> 
     """
     folder = Path(folder)
     classes = _classes(folder)
-    samples = [
-        (split, sample)
-        for split in SPLITS
-        if (folder / f"{split}.json").is_file()
-        for sample in read_coco(folder / f"{split}.json", folder / IMAGES, classes)
-    ]
     faults: list[str] = []
-    found = {split: {"images": 0, "objects": 0} for split in dict.fromkeys(split for split, _ in samples)}
+    samples: list[tuple[str, Sample]] = []
+    found: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        path = folder / f"{split}.json"
+        if not path.is_file():
+            continue
+        records, annotated = read_records(path, read_content(path), classes, {})
+        if records:
+            found[split] = {"images": 0, "objects": 0}
+        for record in records:
+            try:
+                samples.append((split, read_sample(path, folder / IMAGES, record, annotated)))
+            except DatasetError as error:
+                faults.append(str(error))
     if "train" not in found:
         raise DatasetError(f"{folder}: has no train.json with images in it; prepare the data set again")
     contents: dict[bytes, tuple[str, Sample]] = {}

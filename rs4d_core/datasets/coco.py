@@ -41,10 +41,20 @@ def read_coco(
     """
     annotations, images = Path(annotations), Path(images)
     records, annotated = read_records(annotations, read_content(annotations), tuple(classes), class_map or {})
-    return [_sample(annotations, images, record, annotated) for record in records]
+    return [read_sample(annotations, images, record, annotated) for record in records]
 
 
-def _sample(path: Path, folder: Path, image: ImageRecord, annotated: tuple[bool, ...]) -> Sample:
+def read_sample(path: Path, folder: Path, image: ImageRecord, annotated: tuple[bool, ...]) -> Sample:
+    """One image of `read_coco`.
+
+    Args:
+        path: of the file that lists it, for messages.
+        folder: of the images.
+        annotated: for each class whether the file has a category for it.
+
+    Raises:
+        DatasetError: the image is not there, or one of its annotations is broken.
+    """
     file = folder / image.file_name
     if not os.path.isfile(file):  # Path.is_file raises where a name is too long or a folder closed
         raise DatasetError(f"{image.where}: there is no file {file}; give the folder that holds the images")

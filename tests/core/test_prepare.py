@@ -345,6 +345,12 @@ def test_check_names_each_fault(source, tmp_path, monkeypatch, capsys):
     assert "3 faults" in told.out
     for text in ("not an image", "crosses itself", "is the same image as"):
         assert sum(text in fault for fault in faults) == 1
+    for image in train[2:4]:
+        image.unlink()
+    assert run_script(monkeypatch, "prepare", "check", output) == 2
+    faults = capsys.readouterr().err
+    assert faults.count("there is no file") == 2
+    assert "not an image" in faults
     (output / "dataset.json").unlink()
     assert run_script(monkeypatch, "prepare", "check", output) == 2
     assert "is no prepared data set" in capsys.readouterr().err
