@@ -71,10 +71,16 @@ class Journal:
     def _forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will do again."""
         if self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A crash can leave half a line at the end.
-            whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_whole(self._metrics, "".join(whole).encode())
+            lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            write_whole(self._metrics, "".join(line for line in lines if _is_of_step(line, step)).encode())
+
+
+def _is_of_step(line: str, last: int) -> bool:
+    """Whether a whole line is of a step up to the last; a crash can leave half a line at the end, or a garbled one."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= last
+    except ValueError:
+        return False
 
 
 def _append(file: Path, line: str) -> None:

@@ -25,6 +25,7 @@ from rs4d_core.finetuning.recipe_file import read_recipe
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.checkpoint import read_card
 from rs4d_core.runs.checkpoint import checkpoints
+from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
 from rs4d_core.runs.tables import differences, to_toml
 
@@ -385,6 +386,14 @@ def test_a_damaged_checkpoint_says_what_to_do(data, short_run, tmp_path):
     damaged.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is damaged: remove it to go on from the one before"):
         train(recipe_of(data), data, tmp_path / "run")
+
+
+def test_a_garbled_line_of_the_metrics_is_forgotten(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_bytes(b'{"step": 1}\n{"step": 2}\n{"ste' + b"\0\xff" * 9 + b'\n{"step": 3')
+    with Journal(tmp_path, steps=9, step=1) as journal:
+        journal.record({"step": 2, "loss": 1.0})
+    assert metrics.read_text() == '{"step": 1}\n{"step": 2, "loss": 1.0}\n'
 
 
 def test_a_run_folder_that_cannot_be_made_is_named(data, tmp_path):
