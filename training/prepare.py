@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -111,8 +112,15 @@ def _public(arguments: argparse.Namespace) -> Prepared:
     parts = public.parts(arguments.root)
     if isinstance(public, CocoDataset):
         source = CocoSource(parts, public.classes)
-        return prepare_coco(source, _split_of(arguments), arguments.output, lambda _: description, _progress("images"))
-    return prepare_masks(parts, arguments.output, description, _progress("tiles"))
+        split = _split_of(arguments)
+        prepared = prepare_coco(source, split, arguments.output, lambda _: description, _progress("images"))
+    else:
+        prepared = prepare_masks(parts, arguments.output, description, _progress("tiles"))
+    there, published = sum(part["images"] for part in prepared.splits.values()), sum(public.images.values())
+    if there < published:
+        note = f"{there} of the {published} images of {public.title}, as published, are in the data set"
+        prepared = replace(prepared, notes=(note, *prepared.notes))
+    return prepared
 
 
 def _coco(arguments: argparse.Namespace) -> Prepared:

@@ -400,3 +400,15 @@ def test_a_dot_in_front_of_a_name_is_part_of_it(source, tmp_path):
     (part.images / f"x{SIDE}_y0.png").rename(part.images / ".x0_y0.png")
     prepare_coco(CocoSource((part,)), Split(0), tmp_path / "set", lambda names: Description("set", names, "none"))
     assert {"x0_y0.png", ".x0_y0.png"} <= {Path(sample.image).name for sample in samples_of(tmp_path / "set", "train")}
+
+
+def test_a_public_data_set_of_which_images_are_missing_says_how_many_are_there(source, tmp_path, monkeypatch, capsys):
+    value = content()
+    value["categories"][0]["name"] = "ship"
+    source(value)
+    root = tmp_path / "ssdd"
+    (root / "annotations").mkdir(parents=True)
+    (tmp_path / "source").rename(root / "imgs")
+    (root / "imgs" / "all.json").rename(root / "annotations" / "train.json")
+    assert run_script(monkeypatch, "prepare", "ssdd", root, "-o", tmp_path / "set", "--val-share", 0) == 0
+    assert capsys.readouterr().err.startswith("6 of the 1160 images of SSDD")
