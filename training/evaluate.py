@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from rs4d_core.datasets.class_map import read_class_map
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.errors import OptionError, RS4DError
@@ -26,6 +27,7 @@ from rs4d_core.evaluation.page import Measurement, write_page
 from rs4d_core.evaluation.predict_samples import predict_samples
 from rs4d_core.finetuning.data import fresh_scenes
 from rs4d_core.models.checkpoint import LoadedModel, load_model
+from rs4d_core.wording import counted
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,21 +64,15 @@ def _check_page(page: Path | None) -> None:
         raise OptionError(f"--page {page}: there is no folder {page.parent}; make it, or give another place")
 
 
-def _class_map(text: str) -> dict[str, str]:
-    pairs = [entry.partition("=") for entry in text.split(",") if entry]
-    for name, equals, target in pairs:
-        if not (name and equals and target):
-            raise OptionError(f'--classes "{text}" is not of the form A=B,C=D')
-    return {name.strip(): target.strip() for name, _, target in pairs}
-
-
 def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
     files = arguments.images is not None and arguments.annotations is not None
     if files == (arguments.synthetic is not None):
         raise OptionError("give either --images and --annotations, or --synthetic N")
     card = model.card
     if files:
-        return read_coco(arguments.annotations, arguments.images, card.classes, _class_map(arguments.classes))
+        return read_coco(
+            arguments.annotations, arguments.images, card.classes, read_class_map("--classes", arguments.classes)
+        )
     if arguments.synthetic < 1:
         raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
     if arguments.seed < 0:
@@ -85,7 +81,7 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
 
 
 def _print(metrics: CocoMetrics) -> None:
-    print(f"{metrics.images} images{'box AP':>22}{'AP50':>8}{'mask AP':>10}{'AP50':>8}{'instances':>11}")
+    print(f"{counted(metrics.images, 'image'):<23}{'box AP':>8}{'AP50':>8}{'mask AP':>10}{'AP50':>8}{'instances':>11}")
     rows = [("all", metrics.box.ap, metrics.box.ap50, metrics.mask.ap, metrics.mask.ap50, None)] + [
         (name, entry.box_ap, entry.box_ap50, entry.mask_ap, entry.mask_ap50, entry.instances)
         for name, entry in metrics.by_class.items()

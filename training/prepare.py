@@ -21,6 +21,7 @@ from rich.progress import track
 
 from rs4d_core.datasets.catalog import CATALOG, CocoDataset
 from rs4d_core.datasets.check import Checked, check_dataset
+from rs4d_core.datasets.class_map import read_class_map
 from rs4d_core.datasets.coco_import import CocoPart, CocoSource, prepare_coco
 from rs4d_core.datasets.mask_import import prepare_masks
 from rs4d_core.datasets.places import Split
@@ -134,7 +135,9 @@ def _coco(arguments: argparse.Namespace) -> Prepared:
     parts = [CocoPart(arguments.annotations, arguments.images, None if arguments.val is None else "train")]
     if arguments.val is not None:
         parts.append(CocoPart(arguments.val, arguments.val_images or arguments.images, "val"))
-    source = CocoSource(tuple(parts), _names(arguments.classes), _class_map(arguments.class_map), arguments.place)
+    source = CocoSource(
+        tuple(parts), _names(arguments.classes), read_class_map("--class-map", arguments.class_map), arguments.place
+    )
     return prepare_coco(source, split, arguments.output, _description(arguments), _progress("images"))
 
 
@@ -168,14 +171,6 @@ def _description(arguments: argparse.Namespace) -> Callable[[tuple[str, ...]], D
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _class_map(text: str) -> dict[str, str]:
-    pairs = [entry.partition("=") for entry in text.split(",") if entry]
-    for name, equals, target in pairs:
-        if not (name and equals and target):
-            raise OptionError(f'--class-map "{text}" is not of the form A=B,C=D')
-    return {name.strip(): target.strip() for name, _, target in pairs}
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
