@@ -23,6 +23,7 @@ from rs4d_core.runs.fabric import open_fabric
 from rs4d_core.runs.folder import prepare_folder
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.loop import Counters, TrainingRun
+from rs4d_core.wording import counted
 
 _FREE_SECTIONS = ("running.", "evaluation.")
 """Settings that a resumed run may change: they do not touch the weights."""
@@ -167,7 +168,7 @@ class _Run(TrainingRun):
         journal.record({"step": state.step, "evaluation": state.metrics, "seconds": seconds})
         for name, entry in metrics.items():
             journal.say(
-                f"step {state.step}, {name} ({entry.images} images): "
+                f"step {state.step}, {name} ({counted(entry.images, 'image')}): "
                 f"box AP50 {_shown(entry.box.ap50)}, mask AP50 {_shown(entry.mask.ap50)}, "
                 f"box AP {_shown(entry.box.ap)}, mask AP {_shown(entry.mask.ap)}"
             )
