@@ -92,6 +92,10 @@ def render_page(measurement: Measurement, comparison: Comparison) -> str:
         return {"title": title, "chosen": chosen, "pictures": pictures}
 
     best = best_images(results)
+    groups = [
+        group("The best images", f"{_BEST} {_DRAWN}", best),
+        group("The worst images", f"{_WORST} {_DRAWN}", worst_images(results, best)),
+    ]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(PAGE).render(
         card=card,
@@ -99,25 +103,22 @@ def render_page(measurement: Measurement, comparison: Comparison) -> str:
         default_scores=dict(zip(card.classes, card.default_scores, strict=True)),
         metrics=comparison.metrics.to_json(),
         most_detections=MOST_DETECTIONS,
-        source=measurement.source,
+        source=f"{counted(comparison.metrics.images, 'image')} of {measurement.source}",
         time=measurement.time,
         curves=_base64(draw_curves(curves, colors)) if drawn else "",
         drawn_classes=drawn,
-        groups=[
-            group("The best images", f"{_BEST} {_DRAWN}", best),
-            group("The worst images", f"{_WORST} {_DRAWN}", worst_images(results, best)),
-        ],
+        groups=[each for each in groups if each["pictures"]],
         model_facts=_model_facts(model),
         command=measurement.command,
     )
 
 
 _BEST = (
-    f"The {SHOWN} images with the highest F1 at IoU 0.5, of instances with their class's default score or more; among "
+    f"At most {SHOWN} images with the highest F1 at IoU 0.5, of instances with their class's default score or more; among "
     "equals, those with most instances."
 )
 _WORST = (
-    f"The {SHOWN} others with the lowest F1; among equals, those with most mistakes. Images without any are left out."
+    f"At most {SHOWN} others with the lowest F1; among equals, those with most mistakes. Images without any are left out."
 )
 _DRAWN = "Left the truth, missed instances filled red; right the predictions, wrong ones filled red."
 
@@ -149,7 +150,7 @@ def _model_facts(model: LoadedModel) -> list[tuple[str, str]]:
         ("sha256", model.sha256),
         ("made with", card.created_by),
         ("measured on", f"{model.device}, {str(model.dtype).removeprefix('torch.')}"),
-        ("measured before", counted(len(card.metrics), "data set") + " on its card: see rs4d info"),
+        ("measured before", counted(len(card.metrics.keys() - {"all"}), "data set") + " on its card: see rs4d info"),
     ]
 
 

@@ -35,7 +35,7 @@ dt { color: #5a636e; } dd { margin: 0; }
 {%- macro percent(value) %}{{ "–" if value is none else "%.1f" | format(100 * value) }}{% endmacro %}
 {%- macro named(name) %}<i class="swatch" style="background: {{ colors[name] }}"></i>{{ name }}{% endmacro %}
 <h1>{{ card.name }}</h1>
-<p class="sub">{{ metrics.images }} images of {{ source }}, measured {{ time }}</p>
+<p class="sub">{{ source }}, measured {{ time }}</p>
 
 <h2>Average precision, %</h2>
 <table>
