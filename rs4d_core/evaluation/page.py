@@ -114,11 +114,12 @@ def render_page(measurement: Measurement, comparison: Comparison) -> str:
 
 
 _BEST = (
-    f"At most {SHOWN} images with the highest F1 at IoU 0.5, of instances with their class's default score or more; among "
-    "equals, those with most instances."
+    f"At most {SHOWN} images with the highest F1 at IoU 0.5, of instances with their class's default score or more; "
+    "among equals, those with most instances."
 )
 _WORST = (
-    f"At most {SHOWN} others with the lowest F1; among equals, those with most mistakes. Images without any are left out."
+    f"At most {SHOWN} others with the lowest F1; among equals, those with most mistakes. Images without any are left "
+    "out."
 )
 _DRAWN = "Left the truth, missed instances filled red; right the predictions, wrong ones filled red."
 
