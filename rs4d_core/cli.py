@@ -195,9 +195,9 @@ def _integers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 1,2,3") from None
 
 
-def _window(text: str) -> int:
+def _window(text: str) -> int | str:
     if text == "auto":
-        return 0
+        return text
     try:
         return int(text)
     except ValueError:

@@ -79,6 +79,15 @@ def _whole(value: Any) -> int:
     raise ValueError("a whole number")
 
 
+def _window(value: Any) -> int | str:
+    if value == "auto":
+        return value
+    try:
+        return _whole(value)
+    except ValueError:
+        raise ValueError('a whole number or "auto"') from None
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -128,7 +137,7 @@ PARAMETERS: dict[str, dict[str, Reader]] = {
         "bbox_crs": _text,
         "area": _area,
         "resolution_m": _number,
-        "window_px": _whole,
+        "window_px": _window,
         "overlap_px": _whole,
         "score": _number,
         "classes": _names,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import shapely
@@ -47,7 +48,8 @@ class SegmentOptions:
         resolution_m: metres in a pixel of the model's grid.
         bbox, bbox_crs: west, south, east, north of the part to segment, and their CRS (by default the scene's).
         area: look only inside of it. Without a `bbox`, its extent is segmented.
-        window_px, overlap_px: size and overlap of the windows. A size of 0 takes the largest that memory holds.
+        window_px, overlap_px: size and overlap of the windows. A size of "auto" is the largest that memory
+            holds.
         score: least score, for all classes, 0..1.
         classes: names of the classes to keep.
         regularize: give right angles to outlines that nearly have them, save in classes of curved things.
@@ -58,7 +60,7 @@ class SegmentOptions:
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None
     area: Area | None = None
-    window_px: int | None = None
+    window_px: int | Literal["auto"] | None = None
     overlap_px: int | None = None
     score: float | None = None
     classes: tuple[str, ...] | None = None
@@ -71,7 +73,7 @@ class SegmentOptions:
     def tiling(self, predictor: Predictor) -> tuple[int, int]:
         """Size and overlap of the windows, pixels. Windows smaller than the model's own overlap by half at most."""
         window_px = predictor.window_px if self.window_px is None else self.window_px
-        if window_px == 0:
+        if window_px == "auto":
             window_px = largest_window(predictor.bytes_a_pixel, predictor.window_px, predictor.device)
         overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
         return window_px, overlap_px

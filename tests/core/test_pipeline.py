@@ -135,7 +135,7 @@ def test_the_largest_window_is_what_memory_holds_but_no_smaller_than_the_models_
 ):
     predictor = ColorPredictor()
     predictor.bytes_a_pixel = bytes_a_pixel
-    result = segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions(window_px=0))
+    result = segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions(window_px="auto"))
     assert result.record.parameters["window"] == [min(window_px, 300), min(window_px, 200)]
     assert_found(read(tmp_path / "out.gpkg"), SHAPES)
 
