@@ -45,6 +45,7 @@ def layer(qgis_app, tmp_path):
 
 @pytest.fixture
 def dock(layer, qgis_iface, qgis_canvas):
+    qgis_canvas.setDestinationCrs(layer.crs())  # not that of another test
     dock = ReviewDock(qgis_iface)
     dock.setFloating(True)
     dock.show()
