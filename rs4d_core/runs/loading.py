@@ -37,7 +37,18 @@ def load_numbered(
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
-    yield from loader
+    before = multiprocessing.active_children()
+    batches = iter(loader)
+    started = [process for process in multiprocessing.active_children() if process not in before]
+    try:
+        yield from batches
+    finally:
+        # At once, and for certain: an error that is still looked at holds on to the iterator, and what Python ends its
+        # processes with at its own end they ignore.
+        if started:
+            batches._shutdown_workers()
+        for process in started:
+            process.kill()
 
 
 def _prepare_worker(_: int) -> None:
