@@ -16,23 +16,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rs4d_core.errors import RS4DError
+from rs4d_core.runs.command import exit_status, run_options
 
 if TYPE_CHECKING:
     from rs4d_core.distillation.recipe import DistillationRecipe
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="a TOML file; see training/recipes")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's folders start from")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are (default: runs)")
-    parser.add_argument("--name", help="name of the run folder (default: the student's name)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", help="another value for a setting of the recipe"
-    )
+    parser = run_options(__doc__, "folders", "student")
     parser.add_argument("--ablation", action="store_true", help="distil for every noise, mask and schedule of a grid")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser.parse_args()
 
 
@@ -51,26 +43,17 @@ def _ablate(arguments: argparse.Namespace, recipe: "DistillationRecipe", folder:
     return 130 if result.interrupted else 0
 
 
-def main() -> int:
+def run() -> int:
     arguments = _arguments()
-    try:
-        from rs4d_core.distillation.loop import distil
-        from rs4d_core.distillation.recipe import read_distillation_recipe
+    # Imported after --help: torch takes seconds, and may be missing.
+    from rs4d_core.distillation.loop import distil
+    from rs4d_core.distillation.recipe import read_distillation_recipe
 
-        recipe = read_distillation_recipe(arguments.recipe, arguments.set)
-        folder = arguments.runs / (arguments.name or recipe.student.name)
-        if arguments.ablation:
-            return _ablate(arguments, recipe, folder)
-        result = distil(recipe, arguments.data, folder)
-    except RS4DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the last checkpoint is kept", file=sys.stderr)
-        return 130
+    recipe = read_distillation_recipe(arguments.recipe, arguments.set)
+    folder = arguments.runs / (arguments.name or recipe.student.name)
+    if arguments.ablation:
+        return _ablate(arguments, recipe, folder)
+    result = distil(recipe, arguments.data, folder)
     if arguments.json and result.reports:
         print(json.dumps(result.to_json()))
     elif result.reports and result.encoder is not None:
@@ -79,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(run))

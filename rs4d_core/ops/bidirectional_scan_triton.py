@@ -102,6 +102,21 @@ def _kept(sequence, chunk, chunks, channel, n, channels, states: tl.constexpr):
 
 
 @triton.jit
+def _store_sums(
+    value, steps, total, weights, a, sums, decays, sequence, stored, chunk, channel, length, channels, chunks,
+    N: tl.constexpr,
+):  # fmt: skip
+    """What a chunk hands on of its own, the sum of `value (CHUNK, CHANNELS)` decayed over `steps`, and its decay."""
+    for n in range(N):
+        rate = _rates(a, channel, n, channels, N)
+        weight = _column(weights, sequence, stored, n, length, N)
+        at = _kept(sequence, chunk, chunks, channel, n, channels, N)
+        decayed = tl.sum(tl.exp2(steps * rate[None, :]) * value * weight[:, None], 0)
+        tl.store(sums + at, decayed, mask=channel < channels)
+        tl.store(decays + at, tl.exp2(total * rate), mask=channel < channels)
+
+
+@triton.jit
 def _end_states(
     u, dt, bias, a, b, ends, decays, length, channels, chunks, batch,
     N: tl.constexpr, CHUNK: tl.constexpr, CHANNELS: tl.constexpr,
@@ -116,13 +131,9 @@ def _end_states(
     until = tl.cumsum(delta, 0)
     # From a step to the end of its chunk, in the direction that the sequence is read.
     remaining = tl.where(sequence < batch, total[None, :] - until, until - delta)
-    for n in range(N):
-        rate = _rates(a, channel, n, channels, N)
-        weight = _column(b, sequence, stored, n, length, N)
-        end = tl.sum(tl.exp2(remaining * rate[None, :]) * inflow * weight[:, None], 0)
-        at = _kept(sequence, chunk, chunks, channel, n, channels, N)
-        tl.store(ends + at, end, mask=channel < channels)
-        tl.store(decays + at, tl.exp2(total * rate), mask=channel < channels)
+    _store_sums(
+        inflow, remaining, total, b, a, ends, decays, sequence, stored, chunk, channel, length, channels, chunks, N
+    )
 
 
 @triton.jit
@@ -140,13 +151,9 @@ def _state_gradients(
     total = tl.sum(delta, 0)
     until = tl.cumsum(delta, 0)
     since = tl.where(sequence < batch, until, total[None, :] - until + delta)
-    for n in range(N):
-        rate = _rates(a, channel, n, channels, N)
-        weight = _column(c, sequence, stored, n, length, N)
-        start = tl.sum(tl.exp2(since * rate[None, :]) * outer * weight[:, None], 0)
-        at = _kept(sequence, chunk, chunks, channel, n, channels, N)
-        tl.store(starts + at, start, mask=channel < channels)
-        tl.store(decays + at, tl.exp2(total * rate), mask=channel < channels)
+    _store_sums(
+        outer, since, total, c, a, starts, decays, sequence, stored, chunk, channel, length, channels, chunks, N
+    )
 
 
 @triton.jit
