@@ -43,7 +43,7 @@ def _ablate(arguments: argparse.Namespace, recipe: "DistillationRecipe", folder:
     return 130 if result.interrupted else 0
 
 
-def run() -> int:
+def _run() -> int:
     arguments = _arguments()
     # Imported after --help: torch takes seconds, and may be missing.
     from rs4d_core.distillation.loop import distil
@@ -61,5 +61,9 @@ def run() -> int:
     return 130 if result.interrupted else 0
 
 
+def main() -> int:
+    return exit_status(_run)
+
+
 if __name__ == "__main__":
-    sys.exit(exit_status(run))
+    sys.exit(main())

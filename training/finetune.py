@@ -12,7 +12,7 @@ import sys
 from rs4d_core.runs.command import exit_status, run_options
 
 
-def run() -> int:
+def _run() -> int:
     arguments = run_options(__doc__, "paths", "model").parse_args()
     # Imported after --help: torch takes seconds, and may be missing.
     from rs4d_core.finetuning.loop import train
@@ -29,5 +29,9 @@ def run() -> int:
     return 130 if result.interrupted else 0
 
 
+def main() -> int:
+    return exit_status(_run)
+
+
 if __name__ == "__main__":
-    sys.exit(exit_status(run))
+    sys.exit(main())
