@@ -29,6 +29,14 @@ class OutputError(RS4DError, OSError):
     """A result cannot be written. No partial file is left, and an existing file is intact."""
 
 
+class BusyError(RS4DError, OSError):
+    """Another process is at work on the same run or output. Nothing of it was touched."""
+
+
+class ClusterError(RS4DError, OSError):
+    """A Dask cluster does not answer, has no workers that can do the work, or loses them. What is finished is kept."""
+
+
 class ModelFileError(RS4DError, OSError):
     """A model file is missing, truncated, foreign, or written by a newer version."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rs4d_core.distillation.loop import ENCODER_FILE, RESULT_FILE
 from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
 from rs4d_core.errors import OutputError, RunFailedError
+from rs4d_core.runs.folder import one_run_at_a_time
 from rs4d_core.runs.tables import to_toml
 from rs4d_core.whole_file import write_whole
 
@@ -73,10 +74,17 @@ def run_ablation(
             its own: that frees its memory, and may launch others for more devices.
 
     Raises:
+        BusyError: another process runs this grid.
         RunFailedError: a distillation failed.
         OutputError: the tables cannot be written.
     """
-    cells = cells_of(recipe)
+    with one_run_at_a_time(folder):
+        return _run_cells(cells_of(recipe), recipe_path, overrides, command, folder)
+
+
+def _run_cells(
+    cells: list[Cell], recipe_path: Path, overrides: list[str], command: list[str], folder: Path
+) -> AblationResult:
     results: dict[str, dict] = {}
     for cell in cells:
         own = folder / cell.name

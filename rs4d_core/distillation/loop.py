@@ -27,7 +27,7 @@ from rs4d_core.models.encoder import PATCH, Encoder
 from rs4d_core.models.encoder_file import EncoderCard, save_encoder
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD
 from rs4d_core.runs.fabric import open_fabric
-from rs4d_core.runs.folder import prepare_folder
+from rs4d_core.runs.folder import run_folder
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.loading import load_numbered
 from rs4d_core.runs.loop import Counters, TrainingRun
@@ -106,6 +106,7 @@ def distil(recipe: DistillationRecipe, data_root: Path, folder: Path) -> Distill
     first Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint.
 
     Raises:
+        BusyError: another run is at work in the folder.
         RecipeError: the folder holds a run of another recipe.
         CheckpointError: the last checkpoint is damaged.
         DatasetError: there are no images.
@@ -113,7 +114,11 @@ def distil(recipe: DistillationRecipe, data_root: Path, folder: Path) -> Distill
         DivergedError: the losses or gradients have become infinite or undefined, and stay so.
         OutputError: the folder or the cache cannot be written.
     """
-    resumed_from = prepare_folder(folder, recipe, _FREE_SECTIONS)
+    with run_folder(folder, recipe, _FREE_SECTIONS) as resumed_from:
+        return _distil(recipe, data_root, folder, resumed_from)
+
+
+def _distil(recipe: DistillationRecipe, data_root: Path, folder: Path, resumed_from: Path | None) -> DistillationResult:
     fabric, precision = open_fabric(recipe.running, recipe.optimization, folder, unused_parameters=False)
     size, bands = recipe.optimization.image_size, recipe.images.bands
     teacher = open_teacher(recipe.teacher, size, str(fabric.device), precision)

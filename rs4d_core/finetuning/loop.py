@@ -20,7 +20,7 @@ from rs4d_core.models.encoder_file import load_encoder_weights
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.segmenter import Segmenter
 from rs4d_core.runs.fabric import open_fabric
-from rs4d_core.runs.folder import prepare_folder
+from rs4d_core.runs.folder import run_folder
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.loop import Counters, TrainingRun
 from rs4d_core.wording import counted
@@ -74,6 +74,7 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
     `final.safetensors`. The first Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint.
 
     Raises:
+        BusyError: another run is at work in the folder.
         RecipeError: the folder holds a run of another recipe.
         CheckpointError: the last checkpoint is damaged.
         DatasetError: the data is missing or broken.
@@ -81,7 +82,11 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
         DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
         OutputError: the folder cannot be written.
     """
-    resumed_from = prepare_folder(folder, recipe, _FREE_SECTIONS)
+    with run_folder(folder, recipe, _FREE_SECTIONS) as resumed_from:
+        return _train(recipe, data_root, folder, resumed_from)
+
+
+def _train(recipe: Recipe, data_root: Path, folder: Path, resumed_from: Path | None) -> TrainingResult:
     # Which heads a batch trains depends on what it shows.
     fabric, precision = open_fabric(recipe.running, recipe.optimization, folder, unused_parameters=True)
     data = open_data(recipe, data_root)
@@ -185,8 +190,11 @@ class _Run(TrainingRun):
         save_model(path, self.average, card, torch.float16)
 
     def _predict(self, images: Tensor) -> list[Instances]:
+        # As many instances in a large image as the finished model finds there: its windows will be of this size.
         with self._fabric.autocast():
-            return self.average.predict(images.to(self._fabric.device))
+            return self.average.predict(
+                images.to(self._fabric.device), usual_area_px=self._recipe.optimization.image_size**2
+            )
 
 
 def _shown(value: float | None) -> str:

@@ -106,6 +106,15 @@ def start(data: Path, runs: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def wait_for_losses(run: subprocess.Popen, folder: Path, count: int) -> None:
+    """Until the run has told that many losses."""
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists() or len(losses_of(folder)) < count:
+        assert run.poll() is None, run.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory) -> Path:
     """The folder of an unbroken run."""
@@ -150,11 +159,7 @@ def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp
     folder = tmp_path / "pupil"
     for steps in (4, 11):
         killed = start(data, tmp_path)
-        deadline = time.monotonic() + 120
-        while not (folder / "metrics.jsonl").exists() or len(losses_of(folder)) < steps:
-            assert killed.poll() is None, killed.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_losses(killed, folder, steps)
         os.kill(killed.pid, signal.SIGKILL)
         killed.communicate()
     last = start(data, tmp_path)
@@ -164,15 +169,26 @@ def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp
     assert (folder / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
 
 
+def test_a_run_folder_serves_one_run_at_a_time(data, tmp_path):
+    folder = tmp_path / "pupil"
+    first = start(data, tmp_path, "--set", "optimization.steps=4000")
+    wait_for_losses(first, folder, 1)
+    second = start(data, tmp_path)
+    errors = second.communicate()[1].splitlines()
+    assert second.returncode == 2
+    assert errors == [f"error: another process is at work in {folder}: wait for its end, or give another --name"]
+    before = losses_of(folder)
+    wait_for_losses(first, folder, len(before) + 1)  # the first goes on
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert losses_of(folder)[: len(before)] == before
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are listed by Linux alone")
 def test_no_process_that_loads_outlives_a_killed_run(data, tmp_path):
     settings = "running.workers=1", "optimization.batch=8", "optimization.steps=4000"
     killed = start(data, tmp_path, *(word for setting in settings for word in ("--set", setting)))
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "pupil" / "metrics.jsonl").exists() or len(losses_of(tmp_path / "pupil")) < 1:
-        assert killed.poll() is None, killed.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_losses(killed, tmp_path / "pupil", 1)
     children = [
         Path("/proc") / pid for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
     ]
