@@ -109,9 +109,12 @@ SSDD = CocoDataset(
     resolution_m=(1.0, 15.0),
     citation=(
         "T. Zhang et al., SAR Ship Detection Dataset (SSDD): Official Release and Comprehensive Data Analysis, "
-        "Remote Sensing 13(18), 3690, 2021"
+        "Remote Sensing 13(18), 3690, 2021, doi:10.3390/rs13183690; "
+        "outlines: H. Su et al., HQ-ISNet: High-Quality Instance Segmentation for Remote Sensing Imagery, "
+        "Remote Sensing 12(6), 989, 2020, doi:10.3390/rs12060989 "
+        "(github.com/chaozhong2010/VHR-10_dataset_coco)"
     ),
-    licence="SSDD: annotations MIT (RSPrompter), images for research",
+    licence="SSDD: annotations MIT, images for research",
     annotations={
         "train": ("annotations/SSDD_instances_train.json", "annotations/train.json"),
         "val": ("annotations/SSDD_instances_val.json", "annotations/val.json"),
@@ -127,9 +130,10 @@ NWPU = CocoDataset(
     citation=(
         "G. Cheng, J. Han, P. Zhou, L. Guo, Multi-class geospatial object detection and geographic image "
         "classification based on collection of part detectors, ISPRS Journal of Photogrammetry and Remote "
-        "Sensing 98, 119-132, 2014; "
+        "Sensing 98, 119-132, 2014, doi:10.1016/j.isprsjprs.2014.10.002; "
         "outlines: H. Su et al., Object Detection and Instance Segmentation in Remote Sensing Imagery Based on Precise "
-        "Mask R-CNN, IGARSS 2019"
+        "Mask R-CNN, IGARSS 2019, 1454-1457, doi:10.1109/IGARSS.2019.8898573 "
+        "(github.com/chaozhong2010/VHR-10_dataset_coco)"
     ),
     licence="NWPU VHR-10: annotations MIT, images for research",
     annotations={
@@ -146,7 +150,8 @@ WHU = MaskDataset(
     resolution_m=(0.3, 0.3),
     citation=(
         "S. Ji, S. Wei, M. Lu, Fully Convolutional Networks for Multisource Building Extraction From an Open Aerial "
-        "and Satellite Imagery Data Set, IEEE Transactions on Geoscience and Remote Sensing 57(1), 574-586, 2019"
+        "and Satellite Imagery Data Set, IEEE Transactions on Geoscience and Remote Sensing 57(1), 574-586, 2019, "
+        "doi:10.1109/TGRS.2018.2858817"
     ),
     licence="WHU building data set: free for research",
 )
