@@ -25,9 +25,9 @@ from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import Encoded
 from rs4d_core.scenes.areal import multipolygons, without_specks
+from rs4d_core.scenes.assembly import SIMPLIFY_PX, SPECK_SHARE
 from rs4d_core.scenes.georeference import OutsideSceneError, bounds_in_pixels
 from rs4d_core.scenes.ground import Ground
-from rs4d_core.scenes.pipeline import SIMPLIFY_PX, SPECK_SHARE
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.prediction import MODEL, out_of_memory, padded, too_large
 from rs4d_core.scenes.reader import Scene

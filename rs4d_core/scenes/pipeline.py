@@ -11,89 +11,23 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import shapely
 
-from rs4d_core.errors import OptionError
-from rs4d_core.models.instances import Instances
 from rs4d_core.peak_memory import peak_rss_mb
-from rs4d_core.scenes.area import Area
-from rs4d_core.scenes.areal import multipolygons, without_specks
-from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
+from rs4d_core.scenes.assembly import Assembly
+from rs4d_core.scenes.detections import WindowSource
+from rs4d_core.scenes.local_windows import LocalWindows
 from rs4d_core.scenes.pace import Pace
-from rs4d_core.scenes.polygonize import polygonize
-from rs4d_core.scenes.prediction import Predictor, ScenePredictions
+from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
-from rs4d_core.scenes.window_choice import largest_window
+from rs4d_core.scenes.segment_options import SegmentOptions
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 from rs4d_core.wording import counted
 
-# Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,
-# and takes away most of the points.
-SIMPLIFY_PX = 0.3
-# Stray cells of a mask, and holes in it, below this share of an instance's area are noise.
-SPECK_SHARE = 0.01
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What to segment, and how; None leaves a choice to the scene or the model.
-
-    Attributes:
-        bands: three band numbers from 1, or one for all three.
-        resolution_m: metres in a pixel of the model's grid.
-        bbox, bbox_crs: west, south, east, north of the part to segment, and their CRS (by default the scene's).
-        area: look only inside of it. Without a `bbox`, its extent is segmented.
-        window_px, overlap_px: size and overlap of the windows. A size of "auto" is the largest that memory
-            holds.
-        score: least score, for all classes, 0..1.
-        classes: names of the classes to keep.
-        regularize: give right angles to outlines that nearly have them, save in classes of curved things.
-    """
-
-    bands: tuple[int, ...] | None = None
-    resolution_m: float | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    bbox_crs: str | None = None
-    area: Area | None = None
-    window_px: int | Literal["auto"] | None = None
-    overlap_px: int | None = None
-    score: float | None = None
-    classes: tuple[str, ...] | None = None
-    regularize: bool = False
-
-    def __post_init__(self) -> None:
-        if self.score is not None and not 0 <= self.score <= 1:
-            raise OptionError(f"least score {self.score:g}: it must lie between 0 and 1")
-
-    def tiling(self, predictor: Predictor) -> tuple[int, int]:
-        """Size and overlap of the windows, pixels. Windows smaller than the model's own overlap by half at most."""
-        window_px = predictor.window_px if self.window_px is None else self.window_px
-        if window_px == "auto":
-            window_px = largest_window(predictor.bytes_a_pixel, predictor.window_px, predictor.device)
-        overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
-        return window_px, overlap_px
-
-    def least_scores(self, predictor: Predictor) -> np.ndarray:
-        """The score that an instance of each class needs; infinite for classes that are not wanted.
-
-        Raises:
-            OptionError: the model does not know one of `classes`.
-        """
-        known = predictor.classes
-        unknown = [name for name in self.classes or () if name not in known]
-        if unknown:
-            raise OptionError(
-                f"class {unknown[0]!r} is not known to model {predictor.name}: it finds {', '.join(known)}"
-            )
-        scores = np.array(predictor.default_scores if self.score is None else [self.score] * len(known), dtype=float)
-        if self.classes is not None:
-            scores[[name not in self.classes for name in known]] = np.inf
-        return scores
+# From scene, plan, predictor, least scores `(classes,)` and `cancelled`.
+WindowSourceMaker = Callable[[Scene, list[Window], Predictor, np.ndarray, Callable[[], bool]], WindowSource]
 
 
 @dataclass(frozen=True)
@@ -178,6 +112,7 @@ def segment_scene(
     on_features: Callable[[list[Feature]], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     on_start: Callable[[RunStart], None] | None = None,
+    source: WindowSourceMaker = LocalWindows,
 ) -> SegmentResult:
     """Finds the instances in a scene and writes them to `output_path`, whose suffix picks the format.
 
@@ -188,6 +123,7 @@ def segment_scene(
         cancelled: asked all the time, from the calling thread. Once it says True the run ends within 2 seconds, and
             what the finished windows showed is written.
         on_start: told once, before the first window.
+        source: makes what the windows are asked of, by default this process.
 
     Raises:
         OptionError, SceneError, OutputError: nothing is left at `output_path` that was not there before.
@@ -205,10 +141,10 @@ def segment_scene(
     ) as scene:
         window_px, overlap_px = options.tiling(predictor)
         windows = plan(scene.width, scene.height, window_px, overlap_px)
-        merger = SeamMerger(windows, scene.width, scene.height, _outline(options, predictor))
-        predictions = ScenePredictions(scene, windows, predictor, least_scores, cancelled)
+        assembly = Assembly(scene, windows, predictor.classes, options.regularize)
+        shown = source(scene, windows, predictor, least_scores, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
-        done, pace = 0, Pace(predictions.batch)
+        done, pace = 0, Pace(shown.batch)
         run = _record(scene, windows[0], overlap_px, predictor, options, least_scores)
         writing = nullcontext()
         if output_path is not None:
@@ -217,8 +153,7 @@ def segment_scene(
             if on_start:
                 on_start(RunStart(run, scene.crs_wkt, len(windows)))
 
-            def write(merged: list[MergedInstance]) -> None:
-                features = _features(merged, scene, predictor.classes)
+            def write(features: list[Feature]) -> None:
                 if features:
                     counts.update(feature.class_name for feature in features)
                     if writer:
@@ -226,17 +161,13 @@ def segment_scene(
                     if on_features:
                         on_features(features)
 
-            for seen in predictions:
-                detections = []
-                if seen.instances is not None:
-                    instances = _wanted(seen.instances, least_scores)
-                    detections = polygonize(instances, windows[seen.index], scene.width, scene.height, seen.valid)
-                write(merger.add(seen.index, detections))
+            for window in shown.run(range(len(windows))):
+                write(assembly.add(window))
                 done += 1
                 pace.window_done(time.perf_counter())
                 if on_progress:
                     on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
-            write(merger.finish())
+            write(assembly.finish())
             notes = [*scene.notes]
             if writer:
                 writer.close(time.perf_counter() - started)
@@ -250,10 +181,10 @@ def segment_scene(
         done,
         len(windows),
         time.perf_counter() - started,
-        predictions.model_seconds,
+        shown.model_seconds,
         predictor.device,
         peak_rss_mb(),
-        predictions.interrupted,
+        shown.interrupted,
         tuple(notes),
     )
 
@@ -293,41 +224,3 @@ def _record(
         tuple(scene.source_transform)[:6],
         predictor.device,
     )
-
-
-def _wanted(instances: Instances, least_scores: np.ndarray) -> Instances:
-    """The instances whose score suffices for their class."""
-    keep = instances.scores.numpy() >= least_scores[instances.labels.numpy()]
-    indices = np.flatnonzero(keep)
-    return Instances(
-        instances.boxes_xyxy[indices],
-        instances.scores[indices],
-        instances.labels[indices],
-        [instances.masks[i] for i in indices],
-    )
-
-
-def _outline(options: SegmentOptions, predictor: Predictor) -> Outline:
-    """What gives merged geometries their final shape, still in pixels of the model's grid."""
-    straight = np.array([options.regularize and name not in CURVED_CLASSES for name in predictor.classes])
-
-    def outline(geometries: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        shaped = np.array([without_specks(geometry, SPECK_SHARE) for geometry in geometries], dtype=object)
-        for index in np.flatnonzero(straight[labels]):
-            shaped[index] = regularize(shaped[index])
-        # Simplification starts at a ring's first point: put it where it does not depend on the windows.
-        return shapely.simplify(shapely.normalize(shaped), SIMPLIFY_PX)
-
-    return outline
-
-
-def _features(merged: list[MergedInstance], scene: Scene, classes: tuple[str, ...]) -> list[Feature]:
-    """Merged instances as features in the scene's CRS."""
-    geometries = np.array([instance.geometry for instance in merged], dtype=object)
-    a, b, c, d, e, f = scene.transform[:6]
-    to_ground = np.array([[a, d], [b, e]])
-    placed = multipolygons(shapely.transform(geometries, lambda points: points @ to_ground + (c, f)))
-    return [
-        Feature(geometry, classes[instance.label], instance.score, scene.area_m2(geometry))
-        for geometry, instance in zip(placed, merged, strict=True)
-    ]
