@@ -129,6 +129,14 @@ class Desk(RuleBasedStateMachine):
         assert self.session.current == (item if item in self.session.queue else current)
 
     @rule(item=st.integers(-60, 60))
+    def visit(self, item):
+        current, queue = self.session.current, list(self.session.queue)
+        there = item in self.session.objects
+        assert self.session.visit(item) == there
+        assert self.session.current == (item if there else current)
+        assert [other for other in self.session.queue if other != item] == [other for other in queue if other != item]
+
+    @rule(item=st.integers(-60, 60))
     def resume(self, item):
         self.session.resume(item)
         if item in self.session.queue:
