@@ -10,7 +10,7 @@ Windows are added in the order of the plan (row by row). A group is closed once 
 what is held is the frontier between done and to do, not the scene.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from shapely import MultiPolygon, STRtree
 from rs4d_core.scenes.areal import multipolygons
 from rs4d_core.scenes.overlaps import Claim, OverlapCutter
 from rs4d_core.scenes.polygonize import Detection
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.windows import Plan
 
 # Low, since two views of a thing ten pixels long differ by as much as their outlines waver, while masks of neighbours
 # hardly overlap.
@@ -65,23 +65,22 @@ class SeamMerger:
     """Joins the detections of the windows of one scene, window by window.
 
     Args:
-        windows: the plan, row by row (`windows.plan`).
+        windows: the plan of the scene.
         outline: from an array of merged geometries and one of their labels, the final shapes (simplification,
             regularisation), before overlaps inside a class are cut. A shape that bulges by more than 4 px is not taken.
     """
 
     def __init__(
         self,
-        windows: list[Window],
+        windows: Plan,
         scene_width: int,
         scene_height: int,
         outline: Outline = lambda geometries, labels: geometries,
     ) -> None:
         self._outline = outline
-        self._trusted = np.array([window.trusted_box(scene_width, scene_height) for window in windows])
-        self._columns = np.array(sorted({window.col for window in windows}))
-        self._rows = np.array(sorted({window.row for window in windows}))
-        self._size = (windows[0].width, windows[0].height)
+        self._windows = windows
+        self._scene_size = (scene_width, scene_height)
+        self._columns, self._rows = np.array(windows.columns), np.array(windows.rows)
         self._views: dict[int, dict[View, None]] = {}
         self._closing: dict[int, dict[_Group, None]] = {}
         self._cutter = OverlapCutter()
@@ -123,7 +122,7 @@ class SeamMerger:
     def _neighbouring_views(self, window: int) -> list[View]:
         """The open views in the windows before this one that overlap it."""
         row, column = divmod(window, len(self._columns))
-        width, height = self._size
+        width, height = self._windows.width, self._windows.height
         first_column = np.searchsorted(self._columns, self._columns[column] - width, side="right")
         last_column = np.searchsorted(self._columns, self._columns[column] + width) - 1
         first_row = np.searchsorted(self._rows, self._rows[row] - height, side="right")
@@ -145,10 +144,15 @@ class SeamMerger:
             np.array([view.detection.label for view in old])[i] == np.array([view.detection.label for view in new])[j]
         )
         i, j = i[same_class], j[same_class]
-        old_boxes, new_box = self._trusted[[old[k].window for k in i]], self._trusted[new[0].window]
+        old_boxes, new_box = self._trusted(old[k].window for k in i), self._trusted([new[0].window])[0]
         low, high = np.maximum(old_boxes[:, :2], new_box[:2]), np.minimum(old_boxes[:, 2:], new_box[2:])
         agreed = agree(_clip(old_geometries[i], low, high), _clip(new_geometries[j], low, high))
         return [(old[a], new[b]) for a, b in zip(i[agreed], j[agreed], strict=True)]
+
+    def _trusted(self, indices: Iterable[int]) -> np.ndarray:
+        """`(N, 4)` trusted boxes of windows."""
+        boxes = [self._windows[index].trusted_box(*self._scene_size) for index in indices]
+        return np.array(boxes).reshape(-1, 4)
 
     def _join(self, first: View, second: View) -> None:
         into, other = first.group, second.group

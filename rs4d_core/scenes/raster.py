@@ -1,5 +1,6 @@
 """One raster that GDAL can open: the checks at opening, the choice of bands, and reading pixels with their validity."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.env import ensure_env
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as PixelWindow
@@ -23,6 +25,11 @@ CACHE_BYTES = 64 << 20
 LINE_CACHE_BYTES = 512 << 20
 LINES_CACHED = 1536
 
+# A block is decoded as a whole. A file that was written in one compressed piece may pass; a picture of the sky may not.
+LARGEST_BLOCK_BYTES = 512 << 20
+# A TIFF lists where each of its blocks begins and how long it is: this many bytes a block, at least.
+TIFF_ENTRY_BYTES = 4
+
 # Reading the place of a block costs 2 microseconds; beyond this many, every n-th is looked at.
 BLOCKS_CHECKED = 50_000
 
@@ -31,6 +38,9 @@ SAMPLE_SIDE = 256
 SAMPLES_PER_AXIS = 8
 WHOLE_SAMPLE_PIXELS = 4_000_000
 FEW_SAMPLES = 1000
+# A scene that is nodata nearly everywhere is searched in parts of this side, so many at most, spread over it.
+SEARCHED_SIDE = 1024
+MOST_SEARCHED = 4096
 
 
 class Raster:
@@ -136,11 +146,14 @@ class Raster:
         self.dataset.close()
 
     def _all_parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Every 1024th pixel or so, from all over: for scenes that are nodata nearly everywhere."""
-        side = 1024
-        thin = max(1, int((self.dataset.width * self.dataset.height / WHOLE_SAMPLE_PIXELS) ** 0.5))
-        for row in range(0, self.dataset.height, side):
-            for col in range(0, self.dataset.width, side):
+        """Some pixels from all over: for scenes that are nodata nearly everywhere."""
+        side = SEARCHED_SIDE
+        parts = -(-self.dataset.width // side) * -(-self.dataset.height // side)
+        stride = side * math.ceil(math.sqrt(parts / MOST_SEARCHED))
+        seen = self.dataset.width * self.dataset.height / (stride / side) ** 2
+        thin = max(1, int((seen / WHOLE_SAMPLE_PIXELS) ** 0.5))
+        for row in range(0, self.dataset.height, stride):
+            for col in range(0, self.dataset.width, stride):
                 width, height = min(side, self.dataset.width - col), min(side, self.dataset.height - row)
                 planes, valid = self.read(col, row, width, height)
                 yield planes[:, ::thin, ::thin], valid[::thin, ::thin]
@@ -215,8 +228,24 @@ def _check(dataset: DatasetReader, path: Path | str) -> None:
             f"{path} has complex values (band {complex_bands[0]}: {dataset.dtypes[complex_bands[0] - 1]}): make an "
             "amplitude image of it first, for example: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:IN.tif OUT.tif"
         )
+    high, wide = dataset.block_shapes[0]
+    block_bytes = high * wide * _bands_a_block(dataset) * max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    if block_bytes > LARGEST_BLOCK_BYTES:
+        raise SceneError(
+            f"{path} stores its pixels in blocks of {wide} x {high} ({block_bytes / 2**30:.3g} GiB each), too large to "
+            "be read: write it in tiles, for example: gdal_translate -co TILED=YES IN.tif OUT.tif"
+        )
     if dataset.driver == "GTiff":
         _check_whole(dataset, path)
+
+
+def _is_interleaved(dataset: DatasetReader) -> bool:
+    """Whether a block holds the pixels of all bands."""
+    return dataset.interleaving is not None and dataset.interleaving.name == "pixel"
+
+
+def _bands_a_block(dataset: DatasetReader) -> int:
+    return dataset.count if _is_interleaved(dataset) else 1
 
 
 def _check_whole(dataset: DatasetReader, path: Path | str) -> None:
@@ -227,10 +256,15 @@ def _check_whole(dataset: DatasetReader, path: Path | str) -> None:
     size = file.stat().st_size
     high, wide = dataset.block_shapes[0]
     across, down = -(-dataset.width // wide), -(-dataset.height // high)
-    planar = dataset.interleaving is None or dataset.interleaving.name != "pixel"
     count = across * down
+    planes = 1 if _is_interleaved(dataset) else dataset.count
+    if size < TIFF_ENTRY_BYTES * count * planes:
+        raise SceneError(
+            f"{path} claims {dataset.width} x {dataset.height} pixels, for which a file of {size} bytes cannot even hold "
+            "the list of its blocks: copy or download it again"
+        )
     every = -(-count // BLOCKS_CHECKED)
-    for band in dataset.indexes if planar else [1]:
+    for band in dataset.indexes[:planes]:
         for block in [*range(0, count, every), count - 1]:
             place = f"{block % across}_{block // across}"
             offset = dataset.get_tag_item(f"BLOCK_OFFSET_{place}", "TIFF", bidx=band)

@@ -1,5 +1,6 @@
 """How a scene is cut into the overlapping windows that a model sees one at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rs4d_core.errors import OptionError
@@ -32,7 +33,33 @@ class Window:
         )
 
 
-def plan(width: int, height: int, window_px: int, overlap_px: int) -> list[Window]:
+@dataclass(frozen=True)
+class Plan(Sequence[Window]):
+    """The windows of a scene, row by row. They are made when asked for: a scene may have a hundred million of them.
+
+    Attributes:
+        columns, rows: the first pixels of the windows along each side of the scene, rising.
+        width, height: of every window.
+    """
+
+    columns: Sequence[int]
+    rows: Sequence[int]
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return len(self.columns) * len(self.rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        row, column = divmod(index % len(self), len(self.columns))
+        return Window(self.columns[column], self.rows[row], self.width, self.height)
+
+
+def plan(width: int, height: int, window_px: int, overlap_px: int) -> Plan:
     """Windows that cover every pixel of a scene of `width` x `height` pixels, row by row.
 
     All windows have the same size: `window_px`, or the scene's size along a side that is shorter than that. The last
@@ -53,10 +80,8 @@ def plan(width: int, height: int, window_px: int, overlap_px: int) -> list[Windo
         raise OptionError(
             f"overlap of {overlap_px} px: objects cut by a seam can only be joined with {MIN_OVERLAP_PX} px or more"
         )
-    columns = _starts(width, window_px, overlap_px)
-    rows = _starts(height, window_px, overlap_px)
-    window_width, window_height = min(window_px, width), min(window_px, height)
-    return [Window(col, row, window_width, window_height) for row in rows for col in columns]
+    columns, rows = (_starts(side, window_px, overlap_px) for side in (width, height))
+    return Plan(columns, rows, min(window_px, width), min(window_px, height))
 
 
 def _starts(size: int, window_px: int, overlap_px: int) -> list[int]:
