@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rs4d_core.datasets.coco import read_coco
+from rs4d_core.datasets.coco_records import check_class_map, read_content
+from rs4d_core.datasets.copy_paste import paste_instances
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES, synthetic_samples
 from rs4d_core.datasets.transforms import TransformSettings, load_training_image
@@ -31,9 +33,15 @@ MOST_TRIES = 4
 
 
 class Source(Protocol):
-    """Where training samples come from. Its settings say how strongly their views vary."""
+    """Where training samples come from.
+
+    Attributes:
+        settings: how strongly their views vary.
+        copy_paste: share of the views that get instances of another view of this source.
+    """
 
     settings: TransformSettings
+    copy_paste: float
 
     def draw(self, rng: np.random.Generator) -> tuple[Sample, int | None]:
         """A sample, and the label that its view is to show, if any; the same state of `rng` gives the same ones."""
@@ -46,6 +54,7 @@ class CocoSource:
     samples: list[Sample]
     settings: TransformSettings
     balanced: bool = False
+    copy_paste: float = 0.0
 
     @functools.cached_property
     def _by_class(self) -> list[tuple[int, list[Sample]]]:
@@ -65,8 +74,12 @@ class CocoSource:
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """A new scene for every sample, made at the size and the resolution at which it is used."""
+    """A new scene for every sample, made at the size and the resolution at which it is used.
 
+    Nothing is pasted: scenes do not run out, and in them things lie where they belong.
+    """
+
+    copy_paste: ClassVar[float] = 0.0
     size: int
     resolution_m: tuple[float, float]
     classes: tuple[str, ...]
@@ -113,7 +126,7 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
         if isinstance(data, CocoData):
             training, kept = _coco_samples(data, root, classes)
             settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
-            sources.append(CocoSource(training, settings, data.balanced))
+            sources.append(CocoSource(training, settings, data.balanced, data.copy_paste))
         else:
             kept = _held_back_scenes(data, size, classes)
             settings = TransformSettings(scale=(1.0, 1.0))
@@ -128,6 +141,9 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
 def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], list[Sample]]:
     """The samples to train on, and those held back."""
     images, held_back = root / data.images, data.held_back
+    if data.class_map:
+        files = [data.annotations, *([held_back.annotations] if held_back and held_back.annotations else [])]
+        check_class_map({root / file: read_content(root / file) for file in files}, data.class_map)
     samples = read_coco(root / data.annotations, images, classes, data.class_map)
     if held_back is None or held_back.annotations is None:
         return split(data.name, samples, held_back)
@@ -165,11 +181,17 @@ class TrainingViews(Dataset):
         rng = np.random.default_rng([self._seed, step, place])
         source = self._data.sources[int(rng.choice(len(self._data.sources), p=self._data.weights))]
         try:
-            sample, label = source.draw(rng)
-            return _pack(*load_training_image(sample, self._size, rng, source.settings, label))
+            view = self._view(source, rng)
+            if source.copy_paste and rng.random() < source.copy_paste:
+                view = paste_instances(view, self._view(source, rng), rng)
+            return _pack(*view)
         except RS4DError as error:
             # As a value: the loader would wrap it into a traceback of the worker, many lines long.
             return error
+
+    def _view(self, source: Source, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        sample, label = source.draw(rng)
+        return load_training_image(sample, self._size, rng, source.settings, label)
 
 
 def load_batches(

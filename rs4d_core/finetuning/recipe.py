@@ -102,6 +102,8 @@ class CocoData:
             held-back images are measured so. It is how detection frameworks train, and forgets how large a pixel is.
         turn: turn by quarter turns too, besides mirroring: aerial images have no upright.
         color: strength of the changes of colour and light, 0 to 1.
+        copy_paste: share of the views that get instances of another view put on their free ground, 0 to 1; only
+            instances with an outline can be.
         licence: as the source states it; goes into the card.
         class_map: names in the file -> names of the model's classes, where they differ.
         balanced: draw a class first, each as likely as any other, then an image that shows it, and a part of the image
@@ -122,11 +124,14 @@ class CocoData:
     fit: bool = False
     turn: bool = True
     color: float = 0.5
+    copy_paste: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.weight > 0, f"datasets.{self.name}.weight is {self.weight}: give a number over 0")
         check_range(f"datasets.{self.name}.scale", self.scale)
-        check(0 <= self.color <= 1, f"datasets.{self.name}.color is {self.color}: give 0 to 1")
+        for setting in ("color", "copy_paste"):
+            value = getattr(self, setting)
+            check(0 <= value <= 1, f"datasets.{self.name}.{setting} is {value}: give 0 to 1")
 
 
 @dataclass(frozen=True)
