@@ -20,6 +20,7 @@ from rich.progress import track
 
 from rs4d_core.datasets.class_map import read_class_map
 from rs4d_core.datasets.coco import read_coco
+from rs4d_core.datasets.coco_records import check_class_map, read_content
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.errors import OptionError, RS4DError
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, Comparison
@@ -70,9 +71,10 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
         raise OptionError("give either --images and --annotations, or --synthetic N")
     card = model.card
     if files:
-        return read_coco(
-            arguments.annotations, arguments.images, card.classes, read_class_map("--classes", arguments.classes)
-        )
+        class_map = read_class_map("--classes", arguments.classes)
+        if class_map:
+            check_class_map({arguments.annotations: read_content(arguments.annotations)}, class_map)
+        return read_coco(arguments.annotations, arguments.images, card.classes, class_map)
     if arguments.synthetic < 1:
         raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
     if arguments.seed < 0:

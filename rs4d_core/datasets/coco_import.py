@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rs4d_core.datasets.coco import annotation_of
-from rs4d_core.datasets.coco_records import ImageRecord, class_names, read_content, read_records
+from rs4d_core.datasets.coco_records import ImageRecord, check_class_map, class_names, read_content, read_records
 from rs4d_core.datasets.findings import CUT, DROPPED, IMAGE, OBJECT, REPAIRED, Finding
 from rs4d_core.datasets.outlines import box_of, clean_rings
 from rs4d_core.datasets.pictures import read_picture
@@ -22,7 +22,7 @@ from rs4d_core.datasets.places import Split, places_in_names, split_images, spli
 from rs4d_core.datasets.preparation import Description, Labelled, Preparation, Prepared, file_stamp
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.datasets.world_files import files_beside
-from rs4d_core.errors import DatasetError, OptionError
+from rs4d_core.errors import DatasetError
 from rs4d_core.wording import counted
 
 
@@ -82,12 +82,13 @@ def prepare_coco(
         progress: goes over the images, to show how far the work is.
 
     Raises:
-        DatasetError: a file is broken or of unknown classes, or no image is there.
-        OptionError: `place` is no expression for places, or `class_map` names a category that no file has.
+        DatasetError: a file is broken or of unknown classes, `class_map` names a category that no file has, or no image
+            is there.
+        OptionError: `place` is no expression for places.
         OutputError: the data set cannot be written.
     """
     contents = [read_content(part.annotations) for part in source.parts]
-    _check_class_map(source, contents)
+    check_class_map({part.annotations: c for part, c in zip(source.parts, contents, strict=True)}, source.class_map)
     classes = source.classes or _classes(source, contents)
     entries = [
         entry
@@ -120,20 +121,6 @@ def prepare_coco(
             else:
                 preparation.take(chosen, entry.name, lambda entry=entry: _labelled(entry))
         return preparation.finish(description, findings)
-
-
-def _check_class_map(source: CocoSource, contents: list[dict[str, list]]) -> None:
-    there = dict.fromkeys(
-        name
-        for part, content in zip(source.parts, contents, strict=True)
-        for name in class_names(part.annotations, content, {})
-    )
-    for name in source.class_map:
-        if name not in there:
-            raise OptionError(
-                f"{source.parts[0].annotations}: no category '{name}' to call '{source.class_map[name]}'; "
-                f"there are: {', '.join(there)}"
-            )
 
 
 def _classes(source: CocoSource, contents: list[dict[str, list]]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The records of a COCO file: what it lists and how that hangs together, not yet what each annotation holds."""
 
+import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,29 @@ def read_content(path: Path) -> dict[str, list]:
 def class_names(path: Path, content: dict[str, list], class_map: dict[str, str]) -> tuple[str, ...]:
     """The classes that a file's categories are mapped to, in its order. Raises DatasetError."""
     return tuple(dict.fromkeys(name for _, _, name in _categories(path, content["categories"], class_map)))
+
+
+def check_class_map(contents: Mapping[Path, dict[str, list]], class_map: Mapping[str, str]) -> None:
+    """See that each name that a class map renames is a category of at least one of the files of a data set.
+
+    A misspelt one would rename nothing, without a word.
+
+    Args:
+        contents: of the files, see `read_content`.
+        class_map: names in the files -> names to use.
+
+    Raises:
+        DatasetError: a name is in none of the files, or a file's categories are broken.
+    """
+    there = dict.fromkeys(name for path, content in contents.items() for name in class_names(path, content, {}))
+    for name, target in class_map.items():
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise DatasetError(
+                f"{' and '.join(map(str, contents))}: no category '{name}' to call '{target}'; {hint}"
+                f"there are: {', '.join(there)}"
+            )
 
 
 def read_records(

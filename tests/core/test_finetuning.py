@@ -165,6 +165,26 @@ def test_a_missing_setting_and_a_missing_file_are_named(data, tmp_path):
 # Splits and data
 
 
+def test_a_class_map_names_classes_of_at_least_one_of_the_files(data, tmp_path):
+    """One file of a set may well lack a class; a name that none has is misspelt, and would rename nothing."""
+    content = json.loads((data / "squares.json").read_text())
+    half = len(content["images"]) // 2
+    for name, images, category in (
+        ("train", content["images"][:half], "house"),
+        ("val", content["images"][half:], "hut"),
+    ):
+        kept = {image["id"] for image in images}
+        annotations = [row for row in content["annotations"] if row["image_id"] in kept]
+        part = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": category}]}
+        (data / f"{name}.json").write_text(json.dumps(part))
+    files = "datasets.squares.annotations=train.json", "datasets.squares.held_back={annotations='val.json'}"
+    read = open_data(recipe_of(data, *files, "datasets.squares.class_map={house='building', hut='building'}"), data)
+    assert len(read.held_back["squares"]) == len(content["images"]) - half
+    misspelt = recipe_of(data, *files, "datasets.squares.class_map={house='building', hut='building', shp='ship'}")
+    with pytest.raises(DatasetError, match=r"val\.json: no category 'shp' to call 'ship'; .*there are: house, hut"):
+        open_data(misspelt, data)
+
+
 def tiles() -> list[Sample]:
     return [
         Sample(Path(f"tile_x{x}_y{y}.png"), 256, 256, 0, (), (True,))

@@ -19,7 +19,7 @@ from rs4d_core.datasets.mask_import import instances
 from rs4d_core.datasets.outlines import annotation_record
 from rs4d_core.datasets.places import Split, split_tiles
 from rs4d_core.datasets.preparation import Description
-from rs4d_core.errors import OptionError
+from rs4d_core.errors import DatasetError
 from rs4d_core.finetuning.data import open_data
 from rs4d_core.finetuning.recipe_file import read_recipe
 
@@ -388,7 +388,7 @@ def test_a_class_map_names_categories_that_are_there(source, tmp_path):
     source(content())
     part = CocoPart(tmp_path / "source" / "all.json", tmp_path / "source")
     misspelt = CocoSource((part,), class_map={"buildin": "roof"})
-    with pytest.raises(OptionError, match="no category 'buildin' to call 'roof'; there are: "):
+    with pytest.raises(DatasetError, match=r"all\.json: no category 'buildin' to call 'roof'; .*there are: "):
         prepare_coco(misspelt, Split(0.3), tmp_path / "set", lambda names: Description("set", names, "none"))
 
 
