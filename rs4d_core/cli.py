@@ -7,12 +7,15 @@ Torch and the geo libraries take seconds to import, so each command imports what
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +25,9 @@ from rs4d_core.interruption import Interruption
 from rs4d_core.wording import counted
 
 if TYPE_CHECKING:
+    from rs4d_core.models.checkpoint import LoadedModel
     from rs4d_core.scenes.layer_file import WrittenLayer
-    from rs4d_core.scenes.pipeline import Progress
+    from rs4d_core.scenes.pipeline import Progress, SegmentOptions, WindowSourceMaker
     from rs4d_core.scenes.writers import Feature
 
 DONE = 0
@@ -142,6 +146,11 @@ def _add_segment(commands: Any) -> None:
     command.add_argument("--classes", metavar="A,B", type=_names, help="only these classes")
     command.add_argument("--regularize", action="store_true", help="straighten outlines, buildings to right angles")
     command.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="tcp://HOST:PORT of a Dask scheduler, whose workers predict; or local:N for N processes on this machine",
+    )
     command.add_argument("--picture", metavar="PNG", type=Path, help="also draw an overview picture")
     _add_json(command)
 
@@ -214,7 +223,6 @@ def _print_json(result: dict[str, Any]) -> None:
 
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     from rs4d_core.console import ProgressReport
-    from rs4d_core.models.checkpoint import default_model_path, load_model
     from rs4d_core.scenes.picture import check_picture_path, write_picture
     from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
     from rs4d_core.scenes.reader import Scene
@@ -233,8 +241,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         regularize=arguments.regularize,
     )
     drawn: list[Feature] = []
-    model = load_model(arguments.model or default_model_path(), arguments.device)
-    with ProgressReport() as report:
+    with _predicting(arguments, options) as (model, source), ProgressReport() as report:
 
         def on_progress(progress: "Progress") -> None:
             # From the first finished window on there is something to keep.
@@ -249,6 +256,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             on_progress=on_progress,
             on_features=None if arguments.picture is None else drawn.extend,
             cancelled=lambda: interruption.requested,
+            source=source,
         )
     if arguments.picture is not None and not result.interrupted:
         with Scene.open(
@@ -283,6 +291,31 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         kept = counted(result.windows, "finished window")
         return _fail(INTERRUPTED, f"interrupted: what {kept} showed is in {result.output}")
     return DONE
+
+
+@contextmanager
+def _predicting(
+    arguments: argparse.Namespace, options: "SegmentOptions"
+) -> Iterator[tuple["LoadedModel", "WindowSourceMaker"]]:
+    """The model, and what predicts the windows with it: this process, or a cluster."""
+    from rs4d_core.models.checkpoint import default_model_path, load_model
+    from rs4d_core.scenes.local_windows import LocalWindows
+
+    path = arguments.model or default_model_path()
+    if arguments.cluster is None:
+        yield load_model(path, arguments.device), LocalWindows
+        return
+    from rs4d_core.scenes.distributed import cluster_windows
+    from rs4d_core.scenes.distributed_cluster import open_cluster
+
+    model = load_model(path, "cpu")
+    with open_cluster(arguments.cluster, arguments.device) as cluster:
+        for note in cluster.notes:
+            _note(note)
+        yield (
+            dataclasses.replace(model, device=cluster.device, device_reason=cluster.description),
+            cluster_windows(cluster, path, options),
+        )
 
 
 def _counted(instances: int, by_class: dict[str, int]) -> str:
