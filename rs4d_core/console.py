@@ -10,6 +10,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from rs4d_core.wording import visible
+
 if TYPE_CHECKING:
     from rs4d_core.scenes.pipeline import Progress
 
@@ -65,16 +67,16 @@ def print_pairs(rows: list[tuple[str, str]]) -> None:
     """Names and values, aligned, on stdout."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}".rstrip())
+        print(visible(f"{name:<{width}}  {value}".rstrip()))
 
 
 def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """A table on stdout, its first column to the left and all others to the right."""
     table = Table(box=None, pad_edge=False, header_style="")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(Text(visible(name)), justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 

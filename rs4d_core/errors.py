@@ -4,9 +4,17 @@ Every message is one line that says what was wrong with which input, and what to
 exits with 2; the classes also inherit the matching built-in, so that library users can catch either.
 """
 
+from rs4d_core.wording import one_line
+
 
 class RS4DError(Exception):
-    """Base of all errors raised on purpose by the engine."""
+    """Base of all errors raised on purpose by the engine.
+
+    As text it is one line and commands no terminal, whatever the names from files that it tells of hold.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class OptionError(RS4DError, ValueError):
@@ -15,6 +23,10 @@ class OptionError(RS4DError, ValueError):
 
 class SceneError(RS4DError, OSError):
     """A scene cannot be read, or cannot be read in the way that was asked for."""
+
+
+class SceneChangedError(SceneError):
+    """A scene's file was changed or replaced while it was read. Nothing that was found in it is written."""
 
 
 class LayerError(RS4DError, OSError):

@@ -29,6 +29,7 @@ from rs4d_core.datasets.preparation import Description, Prepared
 from rs4d_core.datasets.scene_import import SceneSource, find_scenes, prepare_scenes
 from rs4d_core.errors import OptionError, RS4DError
 from rs4d_core.interruption import Interruption
+from rs4d_core.wording import one_line
 
 
 def _arguments() -> argparse.Namespace:
@@ -201,8 +202,8 @@ def main() -> int:
         return 130
     faults = result.faults if isinstance(result, Checked) else ()
     for line in faults or getattr(result, "notes", ()):
-        print(line, file=sys.stderr)
-    print(json.dumps(result.to_json()) if arguments.json else result.summary)
+        print(one_line(line), file=sys.stderr)
+    print(json.dumps(result.to_json()) if arguments.json else one_line(result.summary))
     return 2 if faults else 0
 
 
