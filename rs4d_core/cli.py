@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import rs4d_core
 from rs4d_core.errors import OptionError, RS4DError
 from rs4d_core.interruption import Interruption
-from rs4d_core.wording import counted
+from rs4d_core.wording import counted, one_line, visible
 
 if TYPE_CHECKING:
     from rs4d_core.models.checkpoint import LoadedModel
@@ -76,12 +76,12 @@ def _show_traceback() -> None:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"rs4d: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rs4d: {one_line(message)}", file=sys.stderr)
     return code
 
 
 def _note(message: str) -> None:
-    print(f"rs4d: note: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rs4d: note: {one_line(message)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -218,7 +218,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _print_json(result: dict[str, Any]) -> None:
-    print(json.dumps(result, ensure_ascii=False))
+    print(visible(json.dumps(result, ensure_ascii=False)))
 
 
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
@@ -320,7 +320,7 @@ def _predicting(
 
 def _counted(instances: int, by_class: dict[str, int]) -> str:
     parts = ", ".join(f"{name} {count}" for name, count in by_class.items() if count)
-    return f"{counted(instances, 'instance')}{f' ({parts})' if parts else ''}"
+    return visible(f"{counted(instances, 'instance')}{f' ({parts})' if parts else ''}")
 
 
 def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int:
@@ -450,3 +450,5 @@ def command() -> None:
 
 if __name__ == "__main__":
     command()
+    # A name that the terminal's encoding lacks is shown in another way, as on stderr.
+    sys.stdout.reconfigure(errors="backslashreplace")
