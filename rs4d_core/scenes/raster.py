@@ -65,6 +65,7 @@ class Raster:
         try:
             _check(dataset, path)
             return cls(dataset, _choose_bands(dataset, bands, path))
+    @ensure_env  # without, what GDAL has to say of a file goes to stderr
         except BaseException:
             dataset.close()
             raise
@@ -123,6 +124,12 @@ class Raster:
         if not fitting or any(name.lower().endswith(".msk") for name in dataset.files):
             return self
         level = dataset.overviews(self._distinct[0]).index(max(fitting))
+    def nothing(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """What `read` would give for a part without a single valid pixel."""
+        kind = np.uint8 if self._palette is not None else self._common_dtype
+        return np.zeros((self.planes, height, width), kind), np.zeros((height, width), dtype=bool)
+
+    @ensure_env
         return Raster(rasterio.open(dataset.name, overview_level=level), self.bands)
 
     def samples(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -258,12 +265,13 @@ def _check_whole(dataset: DatasetReader, path: Path | str) -> None:
     across, down = -(-dataset.width // wide), -(-dataset.height // high)
     count = across * down
     planes = 1 if _is_interleaved(dataset) else dataset.count
-    if size < TIFF_ENTRY_BYTES * count * planes:
+    # GDAL shows a file of a single compressed strip in blocks of one line.
+    if high > 1 and size < TIFF_ENTRY_BYTES * count * planes:
         raise SceneError(
             f"{path} claims {dataset.width} x {dataset.height} pixels, for which a file of {size} bytes cannot even hold "
             "the list of its blocks: copy or download it again"
         )
-    every = -(-count // BLOCKS_CHECKED)
+    every = -(-count * planes // BLOCKS_CHECKED)
     for band in dataset.indexes[:planes]:
         for block in [*range(0, count, every), count - 1]:
             place = f"{block % across}_{block // across}"
