@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 from affine import Affine
+from rasterio.env import ensure_env
 from shapely import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
 
@@ -97,6 +98,7 @@ class Scene:
     def open(
         cls,
         path: Path | str,
+    @ensure_env  # without, what GDAL has to say of a file goes to stderr
         bands: Sequence[int] | None = None,
         resolution_range_m: tuple[float, float] = (0.0, math.inf),
         resolution_m: float | None = None,
