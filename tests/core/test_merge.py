@@ -231,7 +231,7 @@ def test_an_overlap_waits_for_a_better_instance_of_a_later_window():
 
 
 def test_an_outline_that_bulges_far_is_not_taken():
-    merger = SeamMerger([Window(0, 0, 96, 96)], 96, 96, lambda geometries, labels: shapely.buffer(geometries, 20))
+    merger = SeamMerger(plan(96, 96, 96, 32), 96, 96, lambda geometries, labels: shapely.buffer(geometries, 20))
     (kept,) = merger.add(0, [seen(30, 30, 50, 50, 0.9)])
     assert kept.geometry.bounds == (30, 30, 50, 50)
 

@@ -19,7 +19,7 @@ from rs4d_core.scenes.windows import Window, plan
     overlap_px=st.integers(16, 28),
 )
 def test_trusted_boxes_cover_the_scene_and_windows_stay_in_it(width, height, window_px, overlap_px):
-    windows = plan(width, height, window_px, overlap_px)
+    windows = list(plan(width, height, window_px, overlap_px))
     assert len(windows) == len(set(windows))
     assert windows == sorted(windows, key=lambda window: (window.row, window.col))
     assert {(w.width, w.height) for w in windows} == {(min(window_px, width), min(window_px, height))}
@@ -37,7 +37,17 @@ def test_trusted_boxes_cover_the_scene_and_windows_stay_in_it(width, height, win
 
 
 def test_a_scene_smaller_than_a_window_is_one_window():
-    assert plan(20, 45, 64, 16) == [Window(0, 0, 20, 45)]
+    assert list(plan(20, 45, 64, 16)) == [Window(0, 0, 20, 45)]
+
+
+def test_windows_are_made_when_asked_for():
+    windows = plan(1_000_000, 1_000_000, 128, 32)
+    assert len(windows) == len(windows.columns) * len(windows.rows) > 100_000_000
+    assert windows[-1] == windows[len(windows) - 1] == Window(999_872, 999_872, 128, 128)
+    assert windows[len(windows.columns)] == Window(0, 96, 128, 128)
+    assert windows[1:3] == [Window(96, 0, 128, 128), Window(192, 0, 128, 128)]
+    with pytest.raises(IndexError):
+        windows[len(windows)]
 
 
 @pytest.mark.parametrize(
