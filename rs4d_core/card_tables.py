@@ -1,9 +1,12 @@
-"""The measured accuracy on a model's card, as tables of text."""
+"""What the cards of models and encoders tell, as tables of text."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rs4d_core.console import share
+
+if TYPE_CHECKING:
+    from rs4d_core.models.encoder_file import EncoderCard
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -28,6 +31,43 @@ def by_class(metrics: dict[str, Any], classes: Sequence[str], default_scores: Se
         (name, *(_share(entry, "by_class", name, "mask_ap50") for entry in metrics.values()), f"{score:.2f}")
         for name, score in zip(classes, default_scores, strict=True)
     ]
+
+
+def encoder_rows(card: "EncoderCard", presets: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and values: where an encoder comes from, and how well it has learned.
+
+    Args:
+        presets: the models whose encoder it can be.
+    """
+    size, corruption, metrics = card.image_size, card.corruption, card.metrics
+    config = card.config
+    return [
+        ("encoder", f"{card.name}, of a model to be trained: it finds no objects by itself"),
+        ("preset", f"{', '.join(presets) or 'none'}; {config.depth} blocks of {config.dim} channels"),
+        ("made", str(card.source)),
+        ("images", "not told" if size is None else f"{size} x {size} px"),
+        ("trained on", ", ".join(map(str, card.training_data)) or "not told"),
+        ("corruption", _corruption(corruption) if corruption else "not told"),
+        ("measured", _l1(metrics) if metrics else "not told"),
+        ("created by", str(card.created_by)),
+        ("to start from it", "model.encoder of a recipe of training/finetune.py"),
+    ]
+
+
+def _corruption(settings: dict[str, Any]) -> str:
+    noise, mask, schedule, masking = (_at(settings, key) for key in ("noise", "mask", "schedule", "masking"))
+    return f"noise {_number(noise)} %, mask {_number(mask)} %, {schedule} schedule, {masking} masking"
+
+
+def _l1(metrics: dict[str, Any]) -> str:
+    found, start, step = (_at(metrics, key) for key in ("l1", "start_l1", "step"))
+    if found is None:
+        return f"nothing was held back to measure; {step} steps"
+    return f"L1 {_number(found)} after {step} steps, {_number(start)} before, on images held back, clean"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"
 
 
 def _share(entry: Any, *keys: str) -> str:

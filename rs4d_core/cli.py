@@ -182,8 +182,8 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_info(commands: Any) -> None:
-    command = _command(commands, "info", _info, "Show the card of a model file.")
-    command.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="(default: the one that comes along)")
+    command = _command(commands, "info", _info, "Show the card of a model file, or of a distilled encoder.")
+    command.add_argument("model", metavar="FILE", type=Path, nargs="?", help="(default: the model that comes along)")
     _add_json(command)
 
 
@@ -351,8 +351,11 @@ def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int
 
 def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     from rs4d_core.models.checkpoint import default_model_path, read_card
+    from rs4d_core.models.encoder_file import holds_encoder
 
     path = arguments.model or default_model_path()
+    if holds_encoder(path):
+        return _info_of_encoder(path, arguments.json)
     card = read_card(path)
     if arguments.json:
         _print_json(card.to_json())
@@ -364,7 +367,7 @@ def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     print_pairs(
         [
             ("model", card.name),
-            ("file", f"{path}, {path.stat().st_size / 2**20:.1f} MiB"),
+            ("file", _file_and_size(path)),
             ("preset", f"{card.config.preset}, head {card.config.head}"),
             ("resolution", f"{low:g} to {high:g} m a pixel"),
             ("bands", ", ".join(card.bands)),
@@ -381,6 +384,26 @@ def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     print()
     print_table(*by_class(card.metrics, card.classes, card.default_scores))
     return DONE
+
+
+def _info_of_encoder(path: Path, as_json: bool) -> int:
+    from rs4d_core.card_tables import encoder_rows
+    from rs4d_core.console import print_pairs
+    from rs4d_core.models.config import presets_with
+    from rs4d_core.models.encoder_file import read_encoder_card
+
+    card = read_encoder_card(path)
+    presets = presets_with(card.config)
+    if as_json:
+        _print_json({"kind": "encoder", "presets": list(presets), **card.to_json()})
+        return DONE
+    first, *rest = encoder_rows(card, presets)
+    print_pairs([first, ("file", _file_and_size(path)), *rest])
+    return DONE
+
+
+def _file_and_size(path: Path) -> str:
+    return f"{path}, {path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _doctor(arguments: argparse.Namespace, _interruption: Interruption) -> int:
@@ -439,6 +462,8 @@ def command() -> None:
         # What libraries warn and log of is meant for developers; users get this program's own notes.
         warnings.simplefilter("ignore")
         logging.getLogger().addHandler(logging.NullHandler())
+    # A name that the terminal's encoding lacks is shown in another way, as on stderr.
+    sys.stdout.reconfigure(errors="backslashreplace")
     code = main()
     sys.stderr.flush()
     if code == INTERRUPTED:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +310,7 @@ class _Run(TrainingRun):
             source=f"distilled from {self._teacher.name}",
             image_size=self._recipe.optimization.image_size,
             training_data=self._recipe.images.folders,
+            corruption=asdict(self._recipe.corruption),
             metrics={"step": state.step, "start_l1": state.start_l1, "l1": state.l1},
         )
         # Half the size, and what is lost lies below what bfloat16 loses in use.

@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from rs4d_core.errors import OptionError
+from rs4d_core.wording import LONGEST_NAME, is_name
 
 Head = Literal["box", "prompt"]
 HEADS = get_args(Head)
 
 SIZE_DIVISOR = 32
 """Sides of images are multiples of this: the encoder's patches of 16 px, and one pooling above them."""
+
+# A model file may claim any size. Up to these, what is built to compare it with the file costs a second at most; they
+# are ten times those of the largest models there are.
+LARGEST_WIDTH = 1 << 16
+MOST_LAYERS = 512
+MOST_REGIONS = 100_000
+MOST_CLASSES = 2000
+MOST_ANCHOR_SCALES = 16
+LARGEST_ANCHOR_SCALE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,9 @@ class EncoderConfig:
     stem_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_positive(self, "dim", "inner_dim", "depth", "state_dim", "dt_rank")
-        if len(self.stem_channels) not in (0, 3):
+        _require_positive(self, "dim", "inner_dim", "state_dim", "dt_rank")
+        _require_positive(self, "depth", most=MOST_LAYERS)
+        if len(self.stem_channels) not in (0, 3) or not all(map(_is_width, self.stem_channels)):
             raise OptionError(f"stem_channels must name 3 widths (strides 2, 4, 8) or none, not {self.stem_channels}")
 
 
@@ -79,9 +90,13 @@ class RPNConfig:
     pre_nms: int = 1000
 
     def __post_init__(self) -> None:
-        _require_positive(self, "proposals", "pre_nms")
-        if not self.anchor_scales or min(self.anchor_scales) <= 0:
-            raise OptionError(f"anchor_scales must be positive numbers, not {self.anchor_scales}")
+        _require_positive(self, "proposals", "pre_nms", most=MOST_REGIONS)
+        known = all(0 < scale <= LARGEST_ANCHOR_SCALE for scale in self.anchor_scales)
+        if not (known and 1 <= len(self.anchor_scales) <= MOST_ANCHOR_SCALES):
+            raise OptionError(
+                f"anchor_scales must be 1 to {MOST_ANCHOR_SCALES} numbers above 0, up to {LARGEST_ANCHOR_SCALE:g}, "
+                f"not {self.anchor_scales}"
+            )
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,8 @@ class MaskHeadConfig:
     convs: int = 4
 
     def __post_init__(self) -> None:
-        _require_positive(self, "channels", "convs")
+        _require_positive(self, "channels")
+        _require_positive(self, "convs", most=MOST_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,8 @@ class PromptHeadConfig:
     mlp_dim: int = 2048
 
     def __post_init__(self) -> None:
-        _require_positive(self, "dim", "prompts", "depth", "heads", "mlp_dim")
+        _require_positive(self, "dim", "heads", "mlp_dim")
+        _require_positive(self, "prompts", "depth", most=MOST_LAYERS)
         if self.dim % 8 or self.dim % (2 * self.heads):
             raise OptionError(
                 f"PromptHeadConfig.dim must be a multiple of 8 and of twice the {self.heads} heads, not {self.dim}"
@@ -158,9 +175,18 @@ class SegmenterConfig:
     min_score: float = 0.05
 
     def __post_init__(self) -> None:
-        _require_positive(self, "max_instances")
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise OptionError(f"classes must be one or more different names, not {self.classes}")
+        _require_positive(self, "max_instances", most=MOST_REGIONS)
+        if not is_name(self.preset):
+            raise OptionError(f"preset must be a name, not {self.preset!r:.100}")
+        if not all(map(is_name, self.classes)):
+            wrong = next(name for name in self.classes if not is_name(name))
+            raise OptionError(f"classes must be names of one line, up to {LONGEST_NAME} characters, not {wrong!r:.100}")
+        if not 1 <= len(set(self.classes)) == len(self.classes) <= MOST_CLASSES:
+            raise OptionError(f"classes must be 1 to {MOST_CLASSES} different names, not {self.classes!r:.200}")
+        for name in ("nms_iou", "min_score"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise OptionError(f"{name} must lie between 0 and 1, not {value!r}")
         if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
         if self.neck.blocks and self.neck.blocks[-1] >= self.encoder.depth:
@@ -198,11 +224,17 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def _require_positive(config: object, *names: str) -> None:
+def _is_width(value: object) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST_WIDTH
+
+
+def _require_positive(config: object, *names: str, most: int = LARGEST_WIDTH) -> None:
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise OptionError(f"{type(config).__name__}.{name} must be a whole number of 1 or more, not {value!r}")
+        if type(value) is not int or not 1 <= value <= most:
+            raise OptionError(
+                f"{type(config).__name__}.{name} must be a whole number of 1 to {most}, not {value!r:.100}"
+            )
 
 
 def public_blocks(count: int, head: Head) -> tuple[int, ...]:
@@ -236,6 +268,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "huge": _paper(inner_dim=640, depth=32),
 }
 PRESETS = tuple(_PRESETS)
+
+
+def presets_with(encoder: EncoderConfig) -> tuple[str, ...]:
+    """The presets whose encoder it is: none for an architecture of one's own."""
+    return tuple(name for name, parts in _PRESETS.items() if parts["encoder"] == encoder)
 
 
 def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> SegmenterConfig:

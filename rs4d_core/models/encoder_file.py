@@ -33,6 +33,7 @@ class EncoderCard:
         source: what it was made from, in words: the teacher, or the file that was converted.
         image_size: side of the square images it was trained on, pixels; None where that is not known.
         training_data: names of the folders its images came from.
+        corruption: how the images were corrupted that it learned from: the settings of a recipe's section of that name.
         metrics: what was measured, by name.
         created_by: the program that wrote the file.
         format_version: of this card.
@@ -43,6 +44,7 @@ class EncoderCard:
     source: str
     image_size: int | None = None
     training_data: tuple[str, ...] = ()
+    corruption: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = f"rs4d {rs4d_core.__version__}"
     format_version: int = FORMAT_VERSION
@@ -66,6 +68,15 @@ def save_encoder(path: Path, encoder: Encoder, card: EncoderCard, dtype: torch.d
         write_whole(path, safetensors.torch.save(tensors, {ENCODER_CARD_KEY: json.dumps(card.to_json())}))
     except OSError as error:
         raise OutputError(f"cannot write the encoder file {path}: {error}") from error
+
+
+def holds_encoder(path: Path) -> bool:
+    """Whether a file is an encoder file, of whatever format version. False also for files that cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return ENCODER_CARD_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_encoder_card(path: Path) -> EncoderCard:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from rs4d_core.cli import main
 from rs4d_core.distillation.ablation import cells_of, run_ablation
 from rs4d_core.distillation.loop import distil
 from rs4d_core.distillation.map_cache import MapCache, map_key
@@ -140,6 +141,19 @@ def test_a_run_learns_and_leaves_what_it_promises(data, whole):
     for picture in ("curve.png", "maps.png"):
         with Image.open(whole / picture) as drawn:
             assert min(drawn.size) > 200
+
+
+def test_info_shows_where_an_encoder_comes_from(whole, capsys):
+    result = json.loads((whole / "result.json").read_text())
+    assert main(["info", str(whole / "encoder.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    for said in ("pupil", "tiny", "rs4d-tiny", "noise 30 %, mask 25 %", "adaptive", "learned", "after 16 steps"):
+        assert said in shown
+    assert f"L1 {result['l1']:.4g}" in shown
+    assert main(["info", str(whole / "encoder.safetensors"), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert (card["kind"], card["presets"], card["source"]) == ("encoder", ["tiny"], "distilled from rs4d-tiny")
+    assert card["metrics"] == {"step": 16, "start_l1": result["start_l1"], "l1": result["l1"]}
 
 
 def test_a_segmenter_starts_from_the_distilled_encoder(whole):
