@@ -13,6 +13,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import from_gcps
 
 from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes.addresses import shown
 from rs4d_core.scenes.ground import horizontal
 
 # QGIS shows a picture without a place like this: x counts pixels to the right, y upwards from the top edge, so that
@@ -43,7 +44,7 @@ def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]
             notes.append("the scene has RPCs only: orthorectify it first, or its outlines have no place on the map")
     if transform.determinant == 0 or not all(math.isfinite(value) for value in transform):
         raise SceneError(
-            f"{dataset.name} has a geotransform without extent {tuple(transform)[:6]}: georeference it again"
+            f"{shown(dataset.name)} has a geotransform without extent {tuple(transform)[:6]}: georeference it again"
         )
     if crs is None:
         unit = "pixels, upwards from the top edge" if transform == PIXELS else "those of the file"

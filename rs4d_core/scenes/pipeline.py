@@ -8,19 +8,24 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rs4d_core.peak_memory import peak_rss_mb
+from rs4d_core.scenes.addresses import shown as shown_name
 from rs4d_core.scenes.assembly import Assembly
 from rs4d_core.scenes.detections import WindowSource
+from rs4d_core.scenes.kept_windows import KeptWindows
 from rs4d_core.scenes.local_windows import LocalWindows
+from rs4d_core.scenes.not_read import NotRead
 from rs4d_core.scenes.pace import Pace
 from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.resumption import Resumption
+from rs4d_core.scenes.scene_files import SceneFiles
 from rs4d_core.scenes.segment_options import SegmentOptions
 from rs4d_core.scenes.windows import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
@@ -125,53 +130,78 @@ def segment_scene(
         on_start: told once, before the first window.
         source: makes what the windows are asked of, by default this process.
 
+    Beside the output, a journal holds what the finished windows showed. Whatever ends the run, the same call goes on
+    from there, and comes to the same result as a run that was not broken off.
+
     Raises:
         OptionError, SceneError, OutputError: nothing is left at `output_path` that was not there before.
+        BusyError: another run is writing to `output_path`.
+        CancelledError: cancelled before it found anything that an earlier, interrupted attempt had not.
     """
     started = time.perf_counter()
     least_scores = options.least_scores(predictor)
-    with Scene.open(
-        scene_path,
-        options.bands,
-        predictor.resolution_m,
-        options.resolution_m,
-        options.bbox,
-        options.bbox_crs,
-        options.area,
-    ) as scene:
-        window_px, overlap_px = options.tiling(predictor)
+    with ExitStack() as open_things:
+        scene = open_things.enter_context(
+            Scene.open(
+                scene_path,
+                options.bands,
+                predictor.resolution_m,
+                options.resolution_m,
+                options.bbox,
+                options.bbox_crs,
+                options.area,
+            )
+        )
+        files = SceneFiles(scene)
+        resumption = open_things.enter_context(Resumption.of(output_path, scene, files, predictor, options))
+        window_px, overlap_px = resumption.tiling
         windows = plan(scene.width, scene.height, window_px, overlap_px)
         assembly = Assembly(scene, windows, predictor.classes, options.regularize)
-        shown = source(scene, windows, predictor, least_scores, cancelled)
+        predicted = source(scene, windows, predictor, least_scores, cancelled)
+        shown = KeptWindows(predicted, resumption.store, files, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
-        done, pace = 0, Pace(shown.batch)
-        run = _record(scene, windows[0], overlap_px, predictor, options, least_scores)
-        writing = nullcontext()
+        done, pace = 0, Pace(predicted.batch)
+        run = _record(resumption.run, scene, windows[0], overlap_px, predictor, options, least_scores)
+        writer = None
         if output_path is not None:
-            writing = open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run)
-        with writing as writer:
-            if on_start:
-                on_start(RunStart(run, scene.crs_wkt, len(windows)))
+            writer = open_writer(
+                output_path, scene.crs_wkt, predictor.classes, predictor.colors, run, resumption.store
+            )
+            open_things.enter_context(writer)
+            resumption.began_to_write(writer.temporary)
+        not_read = NotRead(scene)
+        if on_start:
+            on_start(RunStart(run, scene.crs_wkt, len(windows)))
 
-            def write(features: list[Feature]) -> None:
-                if features:
-                    counts.update(feature.class_name for feature in features)
-                    if writer:
-                        writer.add(features)
-                    if on_features:
-                        on_features(features)
+        def write(features: list[Feature]) -> None:
+            if features:
+                counts.update(feature.class_name for feature in features)
+                if writer:
+                    writer.add(features)
+                if on_features:
+                    on_features(features)
 
-            for window in shown.run(range(len(windows))):
+        with resumption.hint(), closing(shown.run(len(windows))) as seen:
+            for window in seen:
                 write(assembly.add(window))
+                not_read.add(window.not_read)
                 done += 1
-                pace.window_done(time.perf_counter())
+                if done > shown.replayed:
+                    pace.window_done(time.perf_counter())
                 if on_progress:
                     on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
+            interrupted = shown.interrupted
+            shown.settle()
+            resumption.check_worth_writing(done, interrupted)
             write(assembly.finish())
-            notes = [*scene.notes]
+            notes = [*scene.notes, *resumption.notes, *not_read.notes(output_path)]
+            seconds = resumption.seconds_before + time.perf_counter() - started
             if writer:
-                writer.close(time.perf_counter() - started)
+                writer.not_read(not_read.polygons())
+                writer.close(seconds)
                 notes += writer.notes
+                run = writer.run
+            resumption.ended(interrupted)
     return SegmentResult(
         None if output_path is None else Path(output_path),
         run,
@@ -180,16 +210,17 @@ def segment_scene(
         dict(counts),
         done,
         len(windows),
-        time.perf_counter() - started,
-        shown.model_seconds,
+        seconds,
+        predicted.model_seconds,
         predictor.device,
         peak_rss_mb(),
-        shown.interrupted,
+        interrupted,
         tuple(notes),
     )
 
 
 def _record(
+    identity: tuple[str, str],
     scene: Scene,
     window: Window,
     overlap_px: int,
@@ -198,7 +229,7 @@ def _record(
     least_scores: np.ndarray,
 ) -> RunRecord:
     """All that the result depends on, as it was in the end: options with the choices of scene and model filled in."""
-    run, started = RunRecord.new_id()
+    run, started = identity
     path = Path(scene.path)
     parameters = {
         **asdict(options),
@@ -218,7 +249,7 @@ def _record(
         predictor.sha256,
         parameters,
         # GDAL also opens what is no path: addresses, which may be longer than a path can be.
-        str(path.resolve() if os.path.exists(path) else scene.path),
+        str(path.resolve()) if os.path.exists(path) else shown_name(str(scene.path)),
         scene.source_width,
         scene.source_height,
         tuple(scene.source_transform)[:6],

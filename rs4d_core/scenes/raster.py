@@ -1,9 +1,11 @@
 """One raster that GDAL can open: the checks at opening, the choice of bands, and reading pixels with their validity."""
 
+import hashlib
 import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as PixelWindow
 
 from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes.addresses import gdal_name, is_remote, network_options, shown, without_secrets
 
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
@@ -38,6 +41,8 @@ SAMPLE_SIDE = 256
 SAMPLES_PER_AXIS = 8
 WHOLE_SAMPLE_PIXELS = 4_000_000
 FEW_SAMPLES = 1000
+
+SIGNATURE_BLOCKS = 64
 # A scene that is nodata nearly everywhere is searched in parts of this side, so many at most, spread over it.
 SEARCHED_SIDE = 1024
 MOST_SEARCHED = 4096
@@ -57,15 +62,16 @@ class Raster:
         self._distinct = list(dict.fromkeys(bands))
         self._common_dtype = np.result_type(*(np.dtype(self._dtype(band)) for band in self._distinct))
         self._palette = _palette(dataset, bands)
+        self._network = network_options(_sources(dataset))
 
     @classmethod
+    @ensure_env  # without, what GDAL has to say of a file goes to stderr
     def open(cls, path: Path | str, bands: Sequence[int] | None) -> "Raster":
         """Raises SceneError for what is no readable raster, OptionError for bands that it does not have."""
         dataset = _open(path)
         try:
-            _check(dataset, path)
-            return cls(dataset, _choose_bands(dataset, bands, path))
-    @ensure_env  # without, what GDAL has to say of a file goes to stderr
+            _check(dataset, shown(str(path)))
+            return cls(dataset, _choose_bands(dataset, bands, shown(str(path))))
         except BaseException:
             dataset.close()
             raise
@@ -100,14 +106,17 @@ class Raster:
         """
         window = PixelWindow(col, row, width, height)
         try:
-            with rasterio.Env(**self._cache()):
+            with rasterio.Env(**self._cache(), **self._network):
                 planes = self.dataset.read(self._distinct, window=window, out_dtype=self._common_dtype)
                 valid = self._valid(planes, window)
         except RasterioIOError as error:
-            reason = error.__cause__ or error
+            reason = without_secrets(str(error.__cause__ or error))
+            mend = "the file is damaged: copy or download it again"
+            if self._network:
+                mend = "check the network and the server, and start again"
             raise SceneError(
-                f"{self.dataset.name} cannot be read at columns {col} to {col + width}, rows {row} to {row + height}: "
-                f"{reason}; the file is damaged: copy or download it again"
+                f"{shown(self.dataset.name)} cannot be read at columns {col} to {col + width}, rows {row} to "
+                f"{row + height}: {reason}; {mend}"
             ) from error
         if planes.dtype.kind == "f":
             planes[~np.isfinite(planes)] = np.nan
@@ -115,6 +124,12 @@ class Raster:
             planes = self._palette[:, planes[0]]
         return planes, valid
 
+    def nothing(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """What `read` would give for a part without a single valid pixel."""
+        kind = np.uint8 if self._palette is not None else self._common_dtype
+        return np.zeros((self.planes, height, width), kind), np.zeros((height, width), dtype=bool)
+
+    @ensure_env
     def overview(self, step: float) -> "Raster":
         """This raster at the coarsest of its overviews that is still finer than `step` pixels; itself where none is."""
         dataset = self.dataset
@@ -124,29 +139,45 @@ class Raster:
         if not fitting or any(name.lower().endswith(".msk") for name in dataset.files):
             return self
         level = dataset.overviews(self._distinct[0]).index(max(fitting))
-    def nothing(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `read` would give for a part without a single valid pixel."""
-        kind = np.uint8 if self._palette is not None else self._common_dtype
-        return np.zeros((self.planes, height, width), kind), np.zeros((height, width), dtype=bool)
-
-    @ensure_env
-        return Raster(rasterio.open(dataset.name, overview_level=level), self.bands)
+        with rasterio.Env(**self._network):
+            return Raster(rasterio.open(dataset.name, overview_level=level), self.bands)
 
     def samples(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Planes and validity, as `read` gives them, of parts spread evenly over the raster; bounded in number."""
+        """Planes and validity, as `read` gives them, of parts spread evenly over the raster; bounded in number.
+
+        Damaged parts are passed over.
+        """
         width, height = self.dataset.width, self.dataset.height
         if width * height <= WHOLE_SAMPLE_PIXELS:
-            yield self.read(0, 0, width, height)
-            return
+            with suppress(SceneError):
+                yield self.read(0, 0, width, height)
+                return
         found = 0
         across, down = min(SAMPLE_SIDE, width), min(SAMPLE_SIDE, height)
         for row in np.linspace(0, height - down, SAMPLES_PER_AXIS, dtype=int):
             for col in np.linspace(0, width - across, SAMPLES_PER_AXIS, dtype=int):
-                planes, valid = self.read(int(col), int(row), across, down)
-                found += int(valid.sum())
-                yield planes[:, ::2, ::2], valid[::2, ::2]
+                with suppress(SceneError):
+                    planes, valid = self.read(int(col), int(row), across, down)
+                    found += int(valid.sum())
+                    yield planes[:, ::2, ::2], valid[::2, ::2]
         if found < FEW_SAMPLES:
             yield from self._all_parts()
+
+    def signature(self) -> str:
+        """SHA-256 of where the blocks of a TIFF lie and of some pixels: tells files apart that have no time stamp."""
+        dataset = self.dataset
+        digest = hashlib.sha256(repr(sorted(dataset.profile.items(), key=str)).encode())
+        high, wide = dataset.block_shapes[0]
+        across, down = -(-dataset.width // wide), -(-dataset.height // high)
+        for block in np.linspace(0, across * down - 1, SIGNATURE_BLOCKS, dtype=int):
+            for item in ("OFFSET", "SIZE"):
+                name = f"BLOCK_{item}_{block % across}_{block // across}"
+                digest.update(str(dataset.get_tag_item(name, "TIFF", bidx=1)).encode())
+        with suppress(SceneError):
+            col, row = across // 2 * wide, down // 2 * high
+            planes, _ = self.read(col, row, min(wide, dataset.width - col), min(high, dataset.height - row))
+            digest.update(planes.tobytes())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Release the file."""
@@ -162,8 +193,9 @@ class Raster:
         for row in range(0, self.dataset.height, stride):
             for col in range(0, self.dataset.width, stride):
                 width, height = min(side, self.dataset.width - col), min(side, self.dataset.height - row)
-                planes, valid = self.read(col, row, width, height)
-                yield planes[:, ::thin, ::thin], valid[::thin, ::thin]
+                with suppress(SceneError):
+                    planes, valid = self.read(col, row, width, height)
+                    yield planes[:, ::thin, ::thin], valid[::thin, ::thin]
 
     def _valid(self, planes: np.ndarray, window: PixelWindow) -> np.ndarray:
         dataset = self.dataset
@@ -205,14 +237,32 @@ def _open(path: Path | str) -> DatasetReader:
         with warnings.catch_warnings():
             # Said in the scene's notes instead.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(name)
+            with rasterio.Env(**network_options([name])):
+                return rasterio.open(gdal_name(name))
     except (RasterioIOError, ValueError, TypeError) as error:
         if is_local and os.path.isdir(name):
             raise SceneError(f"{name} is a folder: give a raster file") from error
         if is_local and not os.access(name, os.R_OK):
             raise SceneError(f"{name} may not be read: ask for read permission") from error
-        reason = " ".join(str(error).split())
+        reason = " ".join(without_secrets(str(error)).split())
+        if is_remote(name):
+            raise SceneError(f"{shown(name)} cannot be read ({reason}): {_mend_address(name, reason)}") from error
         raise SceneError(f"{name} is not a raster that can be read, or is damaged ({reason}): try a GeoTIFF") from error
+
+
+def _sources(dataset: DatasetReader) -> list[str]:
+    """What the pixels come from: the file itself, or those that a VRT names."""
+    if dataset.driver != "VRT":
+        return [dataset.name]
+    return [name for name in dataset.files if name != dataset.name]
+
+
+def _mend_address(name: str, reason: str) -> str:
+    if "ange downloading not supported" in reason:
+        return "its server sends whole files only: download it first"
+    if name.lower().startswith(("s3:", "/vsis3")):
+        return "check the address, and the keys in the environment; AWS_NO_SIGN_REQUEST=YES is for public buckets"
+    return "check the address and the network"
 
 
 def _names_a_part(name: str) -> bool:
