@@ -95,10 +95,10 @@ class Scene:
         self._ground = Ground(crs_wkt)
 
     @classmethod
+    @ensure_env  # without, what GDAL has to say of a file goes to stderr
     def open(
         cls,
         path: Path | str,
-    @ensure_env  # without, what GDAL has to say of a file goes to stderr
         bands: Sequence[int] | None = None,
         resolution_range_m: tuple[float, float] = (0.0, math.inf),
         resolution_m: float | None = None,
