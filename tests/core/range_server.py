@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import parse_qsl, urlparse
 from urllib.request import urlopen
 
@@ -63,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder: Path
     ranges, failing, delay_s = True, 0, 0.0
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
     sent_bytes = 0
 
     def do_GET(self):

@@ -6,6 +6,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,8 +36,6 @@ def folder(tmp_path_factory):
         :, 600:750, 600:800
     ]
     plain = write_raster(folder / "plain.tif", picture, UTM, PLACE)
-    import rasterio.shutil
-
     rasterio.shutil.copy(plain, folder / "cog.tif", driver="COG", compress="deflate")
     plain.unlink()
     return folder
@@ -64,9 +64,6 @@ def test_a_part_of_a_scene_at_an_address_costs_a_small_share_of_the_file(server,
 
 
 def test_the_stretch_of_a_whole_scene_comes_from_its_overviews(server, folder, tmp_path):
-    import rasterio
-    import rasterio.shutil
-
     with rasterio.open(folder / "cog.tif") as file:
         picture = file.read().astype(np.uint16) * 100
     write_raster(tmp_path / "plain.tif", picture, UTM, PLACE)
@@ -112,7 +109,7 @@ def test_trouble_is_told_in_one_line_that_keeps_secrets(server, monkeypatch, pat
 
 
 def test_a_server_that_is_not_there_is_told(server):
-    with pytest.raises(SceneError, match="Could not resolve host: no.such.host.invalid.*check the address"):
+    with pytest.raises(SceneError, match=r"Could not resolve host: no.such.host.invalid.*check the address"):
         Scene.open("https://no.such.host.invalid/scene.tif")
 
 
