@@ -475,5 +475,3 @@ def command() -> None:
 
 if __name__ == "__main__":
     command()
-    # A name that the terminal's encoding lacks is shown in another way, as on stderr.
-    sys.stdout.reconfigure(errors="backslashreplace")
