@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,15 @@ from rs4d_core.models.instances import Instances
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD, Encoded, Segmenter
 from rs4d_core.whole_file import write_whole
+from rs4d_core.wording import LONGEST_NAME, is_name, visible
 
 FORMAT_VERSION = 1
 _CARD_KEY = "rs4d"
+# A card is a page of text, or ten where there are many classes and measurements.
+LONGEST_CARD = 4 << 20
+LARGEST_WINDOW_PX = 1 << 16
+# Of values of 0..255: less would blow up their noise beyond what numbers hold.
+LEAST_STD = 1e-3
 # As many maps of the pyramid's width at its finest stride as a prediction may take. The tiny preset took 8 in bfloat16;
 # the rest is for what was not measured.
 MAPS_AT_ONCE = 20
@@ -75,25 +82,35 @@ class ModelCard:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise OptionError(
+                f"a model's name must be of one line, up to {LONGEST_NAME} characters, not {self.name!r:.100}"
+            )
         count = len(self.config.classes)
         if len(self.colors) != count or len(self.default_scores) != count:
             raise OptionError(f"a card needs one color and one default score for each of its {count} classes")
         if not all(isinstance(color, str) and re.fullmatch("#[0-9a-f]{6}", color) for color in self.colors):
-            raise OptionError(f"colors must be written as #rrggbb, not {self.colors}")
+            raise OptionError(f"colors must be written as #rrggbb, not {self.colors!r:.200}")
         if not all(isinstance(score, (int, float)) and 0 <= score <= 1 for score in self.default_scores):
-            raise OptionError(
-                f"default scores must lie between 0 and 1, not {', '.join(map(str, self.default_scores))}"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionError(f"mean and std must be three numbers each, std above 0, not {self.mean} and {self.std}")
+            raise OptionError(f"default scores must lie between 0 and 1, not {self.default_scores!r:.200}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean + self.std)):
+            raise OptionError(f"mean and std must be three numbers each, not {self.mean!r:.100} and {self.std!r:.100}")
+        if min(self.std) < LEAST_STD:
+            raise OptionError(f"std must be {LEAST_STD:g} or more, not {self.std}")
         low, high = self.resolution_m
-        if not 0 < low <= high:
+        if not 0 < low <= high < math.inf:
             raise OptionError(f"resolution_m must be two rising lengths in metres, not {self.resolution_m}")
-        if self.window_px < 1 or self.window_px % SIZE_DIVISOR or not 0 <= self.overlap_px < self.window_px:
+        window, overlap = self.window_px, self.overlap_px
+        whole = type(window) is int and type(overlap) is int
+        if not (whole and 0 <= overlap < window <= LARGEST_WINDOW_PX and window % SIZE_DIVISOR == 0):
             raise OptionError(
-                f"window_px must be a multiple of {SIZE_DIVISOR} and overlap_px less than it, "
-                f"not {self.window_px} and {self.overlap_px}"
+                f"window_px must be a multiple of {SIZE_DIVISOR}, up to {LARGEST_WINDOW_PX}, and overlap_px less than "
+                f"it, not {window!r:.100} and {overlap!r:.100}"
             )
+        if not (isinstance(self.metrics, dict) and all(isinstance(data, dict) for data in self.training_data)):
+            raise OptionError("metrics, and each entry of training_data, must be values by name")
+        if not all(isinstance(text, str) for text in (self.created_by, *self.bands)):
+            raise OptionError("created_by and bands must be texts")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -339,6 +356,8 @@ def _card(path: Path, metadata: dict[str, str] | None) -> ModelCard:
     text = (metadata or {}).get(_CARD_KEY)
     if ENCODER_CARD_KEY in (metadata or {}):
         raise ModelFileError(f"{path} holds an encoder alone: fine-tune a model that starts from it (model.encoder)")
+    if len(text or "") > LONGEST_CARD:
+        raise ModelFileError(f"the card in {path} has {len(text)} characters, which no card needs: get the file anew")
     if text is None:
         raise ModelFileError(f"{path} holds no rs4d model card: it was made by another program; name an rs4d model")
     try:
@@ -349,8 +368,9 @@ def _card(path: Path, metadata: dict[str, str] | None) -> ModelCard:
                 f"{path} has card format {version}, newer than this rs4d knows ({FORMAT_VERSION}): update rs4d"
             )
         return ModelCard.from_json(fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"the card in {path} cannot be read ({error}): get the file anew") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = visible(str(error))
+        raise ModelFileError(f"the card in {path} cannot be read ({reason:.300}): get the file anew") from error
 
 
 def file_sha256(path: Path) -> str:
