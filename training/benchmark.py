@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rs4d_core.errors import RS4DError
-from rs4d_core.evaluation import counts, encoder_speed, gpu_speed, heads_speed, scene_speed
+from rs4d_core.evaluation import cluster_speed, counts, encoder_speed, gpu_speed, heads_speed, scene_speed
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,26 @@ def show_gpu(console: Console, figures: dict[str, Any]) -> None:
     )
 
 
+def show_cluster(console: Console, figures: dict[str, Any]) -> None:
+    """A row for each way to run a scene, and what a client can feed."""
+    cluster = figures["cluster"]
+    alone, client = cluster["alone"], cluster["client"]
+    table = Table(f"{cluster['side_px']} px at {cluster['resolution_m']} m", "seconds", "windows a second", "/ alone")
+    for way in ("alone", "local:1", "local:2"):
+        seconds, windows = cluster[way]["seconds"], cluster[way]["windows"]
+        table.add_row(way, f"{seconds:.1f}", f"{windows / seconds:.1f}", f"{alone['seconds'] / seconds:.2f}x")
+    console.print(table)
+    start_s, transport_s = (cluster["local:2"][key] for key in ("start_s", "transport_s_a_window"))
+    client_s = client["merge_and_write_s_a_window"]
+    console.print(
+        f"{alone['threads']} threads, shared out to the workers. Starting local:2 takes {start_s:.1f} s. A window's "
+        f"result has {client['bytes_a_window'] / 1024:.0f} KiB. Handing out and fetching: {transport_s * 1e3:.2f} ms a "
+        f"window. Reading results, merging and writing at the client: {client_s * 1e3:.2f} ms a window. One client "
+        f"keeps up with {1 / (client_s + transport_s):.0f} windows a second, at most.",
+        highlight=False,
+    )
+
+
 SECTIONS = {
     "counts": Section(counts.count_all, show_counts, "parameters and MACs of the encoders, against SAM ViT-B"),
     "encoder": Section(
@@ -166,6 +186,9 @@ SECTIONS = {
     ),
     "memory": Section(
         scene_speed.measure_memory, show_memory, "peak memory at 16 megapixels and at 1 gigapixel (half a minute)"
+    ),
+    "cluster": Section(
+        cluster_speed.measure, show_cluster, "a scene over Dask workers of this machine, and what they cost (2 minutes)"
     ),
     "gpu": Section(gpu_speed.measure, show_gpu, "encoders and models on a CUDA GPU, against SAM ViT-B and its floors"),
 }
