@@ -13,6 +13,7 @@ from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.engine.errors import EngineNotFound
 from rs4d_qgis.engine.locate import locate_engine
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.plain_text import PlainLabel, as_it_is
 from rs4d_qgis.translation import tr
 
 
@@ -34,7 +35,7 @@ class EngineLine(QWidget):
         super().__init__(parent)
         self._task: EngineTask | None = None
         self._icon = QLabel()
-        self._text = QLabel()
+        self._text = PlainLabel()
         self._text.setObjectName("engine_state")
         self._text.setWordWrap(True)
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -78,7 +79,7 @@ class EngineLine(QWidget):
             self.unavailable.emit()
             return
         self._say("/mIconInfo.svg", tr("Engine: starting..."))
-        self._text.setToolTip(location.python)
+        self._text.setToolTip(as_it_is(location.python))
         folders = settings.model_folders()
         self._task = EngineTask(
             tr("Start the engine of RS4D"),
@@ -110,7 +111,7 @@ class EngineLine(QWidget):
         kind = tr("processor") if device["name"] == "cpu" else tr("GPU: {}").format(device.get("gpu") or device["name"])
         self._say("/mIconSuccess.svg", tr("Engine ready ({})").format(kind))
         details = (f"{device['name']}: {device['reason']}", f"rs4d {hello['version']}", hello["executable"])
-        self._text.setToolTip("\n".join(details))
+        self._text.setToolTip(as_it_is("\n".join(details)))
         self.ready.emit(hello)
 
     def _failed(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from html import escape
 from pathlib import Path
 
 from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer
@@ -304,4 +305,4 @@ class SegmentDock(QgsDockWidget):
         self._canvas.refresh()
 
     def _push(self, text: str, level) -> None:
-        self._iface.messageBar().pushMessage(tr("RS4D"), text, level)
+        self._iface.messageBar().pushMessage(tr("RS4D"), escape(text), level)  # HTML, always

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from qgis.PyQt.QtCore import QEvent
 from qgis.PyQt.QtGui import QColor, QPalette
-from qgis.PyQt.QtWidgets import QLabel
+
+from rs4d_qgis.plain_text import PlainLabel
 
 # Of the text's own colour, the rest being the background's: quieter, and still easy to read in any theme.
 _SHARE = 0.7
 
 
-class QuietLabel(QLabel):
+class QuietLabel(PlainLabel):
     """A label in a quieter colour than its surroundings, hidden while it is empty."""
 
     def __init__(self, parent=None):
-        super().__init__(parent)
+        super().__init__(parent=parent)
         self.setWordWrap(True)
         self.setMinimumWidth(1)  # else a long word widens the panel
         self._mute()

@@ -21,6 +21,7 @@ from rs4d_qgis.bundled import icon
 from rs4d_qgis.dock.past_runs import PastRun
 from rs4d_qgis.dock.run_state import Phase, RunState
 from rs4d_qgis.dock.ways_out import WayOut
+from rs4d_qgis.plain_text import PlainLabel, as_it_is
 from rs4d_qgis.translation import tr
 
 _STEPS = 1000
@@ -47,7 +48,7 @@ class RunBox(QWidget):
         self._past_runs = past_runs
         self._busy = False
         self._missing = ""
-        self._forecast = QLabel()
+        self._forecast = PlainLabel()
         self._forecast.setObjectName("forecast")
         self._forecast.setWordWrap(True)
         self.run_button = QPushButton(QgsApplication.getThemeIcon("/mActionStart.svg"), tr("Run"))
@@ -81,7 +82,7 @@ class RunBox(QWidget):
         progress.addWidget(self._bar, 1)
         progress.addWidget(self.cancel_button)
         self._state_icon = QLabel()
-        self._state_text = QLabel()
+        self._state_text = PlainLabel()
         self._state_text.setObjectName("run_state")
         self._state_text.setWordWrap(True)
         self._state_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -174,7 +175,7 @@ class RunBox(QWidget):
                 how="" if run.complete else tr(" (stopped early)"),
             )
             action = menu.addAction(label.replace("&", "&&"))
-            action.setToolTip("\n".join(filter(None, (run.model_name, run.output))))
+            action.setToolTip(as_it_is("\n".join(filter(None, (run.model_name, run.output)))))
             action.triggered.connect(lambda _checked=False, run=run: self.past_run_wanted.emit(run))
         if not runs:
             menu.addAction(tr("None yet")).setEnabled(False)

@@ -26,6 +26,7 @@ from rs4d_qgis.engine.doctor import Finding, Report, describe_models, examine, s
 from rs4d_qgis.engine.errors import EngineError, EngineNotFound
 from rs4d_qgis.engine.locate import EngineLocation, locate_engine
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.plain_text import PlainLabel
 from rs4d_qgis.translation import tr
 
 
@@ -47,7 +48,7 @@ class CheckDialog(QDialog):
         self._report_text = ""
 
         self._mark = QLabel()
-        self._headline = QLabel()
+        self._headline = PlainLabel()
         self._headline.setWordWrap(True)
         font = self._headline.font()
         font.setBold(True)

@@ -39,6 +39,7 @@ from rs4d_qgis.engine.setup_plan import LEAST_GB, MOST_GB, SetupOptions, plan
 from rs4d_qgis.engine.setup_run import set_up
 from rs4d_qgis.engine.setup_source import Source, package, problem, problem_of_wheels
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.plain_text import PlainLabel
 from rs4d_qgis.translation import tr
 
 _LOG_LINES = 5000
@@ -95,7 +96,7 @@ class SetupDialog(QDialog):
         self._wheels = QgsFileWidget()
         self._wheels.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
         self._wheels.lineEdit().setPlaceholderText(tr("empty: download; else a folder with all wheels"))
-        self._proxy = QLabel()
+        self._proxy = PlainLabel()
         self._caption = QLabel()
         self._log = QPlainTextEdit()
         self._log.setReadOnly(True)
@@ -105,7 +106,7 @@ class SetupDialog(QDialog):
         self._bar.setRange(0, 1)
         self._bar.setTextVisible(False)
         self._bar.setMaximumHeight(6)
-        self._status = QLabel()
+        self._status = PlainLabel()
         self._status.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         self._start = buttons.addButton(tr("Set up"), QDialogButtonBox.ButtonRole.ActionRole)

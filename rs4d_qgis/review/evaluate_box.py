@@ -27,6 +27,7 @@ from qgis.PyQt.QtWidgets import (
 from rs4d_qgis.compat import POLYGON_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.review.asking import ask_engine
 from rs4d_qgis.review.curve_view import Curve, CurveView
 from rs4d_qgis.review.desk_state import DeskState
@@ -260,7 +261,8 @@ class _Figures(RowTable):
             texts = ["–" if figures[key] is None else f"{100 * figures[key]:.0f}" for key in _FIGURES]
             item = QTreeWidgetItem([class_label(name), *texts, spaced(figures["reference"])])
             counts = (spaced(figures[key]) for key in ("predicted", "reference", "matched"))
-            item.setToolTip(0, tr("{}: {} found, {} in the reference, {} matched").format(class_label(name), *counts))
+            tip = tr("{}: {} found, {} in the reference, {} matched").format(class_label(name), *counts)
+            item.setToolTip(0, as_it_is(tip))
             item.setData(0, _CURVE_ROLE, figures["curve"])
             for column in range(self.columnCount()):
                 item.setTextAlignment(column, _alignment(column))

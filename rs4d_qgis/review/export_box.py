@@ -26,6 +26,7 @@ from rs4d_qgis.compat import RASTER_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.source import local_file
+from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.review.asking import ask_engine
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.export_choice import (
@@ -256,7 +257,7 @@ class ExportBox(QWidget):
         if not there.exists() or not kind.replaceable:
             return True  # what cannot be replaced is refused by the engine, which says why
         buttons = QMessageBox.StandardButton
-        question = tr("{} is there already. Replace it?").format(there)
+        question = as_it_is(tr("{} is there already. Replace it?").format(there))
         return QMessageBox.question(self, tr("Export"), question, buttons.Yes | buttons.No, buttons.No) == buttons.Yes
 
     def _done(self, result: dict[str, Any], wanted: int) -> None:

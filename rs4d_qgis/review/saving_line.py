@@ -6,6 +6,7 @@ from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
 
+from rs4d_qgis.plain_text import PlainLabel
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.translation import tr
@@ -19,20 +20,20 @@ class SavingLine(QWidget):
         super().__init__(parent)
         self._desk = desk
         self._icon = QLabel()
-        self._text = QLabel()
+        self._text = PlainLabel()
         self._text.setObjectName("saving_state")
         self._text.setWordWrap(True)
         self._save = _button("save_edits", tr("Save edits"), self._save_edits)
         self._save.setIcon(QgsApplication.getThemeIcon("/mActionSaveAllEdits.svg"))
         self._save.setToolTip(tr("Write the new outlines to the file. QGIS's undo begins anew after that."))
-        self._message = QLabel()
+        self._message = PlainLabel()
         self._message.setObjectName("review_message")
         self._message.setWordWrap(True)
         self._message.setMinimumWidth(1)  # else a long word widens the panel
         self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._message.hide()
         self._found = QWidget()
-        self._found_text = QLabel()
+        self._found_text = PlainLabel()
         self._found_text.setObjectName("found_work")
         self._found_text.setWordWrap(True)
         found = QHBoxLayout(self._found)

@@ -10,6 +10,7 @@ from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.engine.tasks import EngineTask
+from rs4d_qgis.plain_text import PlainLabel
 from rs4d_qgis.translation import tr
 
 
@@ -31,7 +32,7 @@ class WorkLine(QWidget):
         self.cancel_button.setObjectName("cancel_work")
         self.cancel_button.clicked.connect(self.cancel)
         self._icon = QLabel()
-        self._text = QLabel()
+        self._text = PlainLabel()
         self._text.setObjectName("work_told")
         self._text.setWordWrap(True)
         self._text.setMinimumWidth(1)  # else a long word widens the panel
