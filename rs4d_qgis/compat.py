@@ -9,6 +9,7 @@ from qgis.core import (
     QgsProcessing,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterNumber,
+    QgsProject,
     QgsSymbolLayer,
     QgsTask,
     QgsUnitTypes,
@@ -36,8 +37,10 @@ else:
 
 # Properties of symbol layers: 3.36.
 if hasattr(QgsSymbolLayer.Property, "StrokeWidth"):
+    FILL_COLOR = QgsSymbolLayer.Property.FillColor
     STROKE_WIDTH = QgsSymbolLayer.Property.StrokeWidth
 else:
+    FILL_COLOR = QgsSymbolLayer.Property.PropertyFillColor
     STROKE_WIDTH = QgsSymbolLayer.Property.PropertyStrokeWidth
 
 # Units: 3.30.
@@ -87,6 +90,13 @@ except TypeError:
     FIELD_TEXT = QVariant.Type.String
     FIELD_REAL = QVariant.Type.Double
     FIELD_BOOLEAN = QVariant.Type.Bool
+
+
+def has_transaction_groups(project: QgsProject) -> bool:
+    """Whether QGIS makes the edits of all layers of one file a database transaction. Modes: 3.26."""
+    if hasattr(Qgis, "TransactionMode"):
+        return project.transactionMode() == Qgis.TransactionMode.AutomaticGroups
+    return project.autoTransaction()
 
 
 def key_of(event: QKeyEvent) -> QKeySequence:

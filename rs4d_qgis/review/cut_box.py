@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from qgis.core import QgsApplication
 from qgis.gui import QgsCollapsibleGroupBox, QgsDoubleSpinBox
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout
 
@@ -14,6 +15,7 @@ from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import PENDING, REJECTED
 from rs4d_qgis.review import look
+from rs4d_qgis.review.cut_preview import CutPreview
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.histogram import ScoreHistogram
 from rs4d_qgis.review.histogram_view import HistogramView
@@ -87,10 +89,18 @@ class CutBox(QgsCollapsibleGroupBox):
         self._queue.timeout.connect(self._line_up)
         self._canvas = desk.iface.mapCanvas()
         self._behind = False
+        self.preview = CutPreview(desk, self)
         self._canvas.mapCanvasRefreshed.connect(self._drawn)
         desk.reviewed_changed.connect(self._another_layer)
         desk.shown_changed.connect(self._show)
         self._another_layer()
+
+    def tear_down(self) -> None:
+        """Leave nothing on the map."""
+        self._queue.stop()
+        self.preview.tear_down()
+        if not sip.isdeleted(self._canvas):
+            self._canvas.mapCanvasRefreshed.disconnect(self._drawn)
 
     def apply(self) -> None:
         """Reject what the cut hides, once the analyst agrees."""
@@ -119,19 +129,23 @@ class CutBox(QgsCollapsibleGroupBox):
             else:
                 self._cuts.pop(each, None)
         self._show_cut()
-        # While the line is dragged, a drawing that is on goes on first: each step would begin it anew, and end none.
-        self._behind = self._canvas.isDrawing()
-        if not self._behind:
-            self._redraw()
+        if self.preview.show(self._cuts):
+            self._behind = True
+        else:
+            # A drawing that is on goes on first: each step would begin it anew, and end none.
+            self._behind = self._canvas.isDrawing()
+            if not self._behind:
+                self._redraw()
         self._queue.start()
 
     def _redraw(self) -> None:
         """Have the map show the cut."""
         self._behind = False
         look.set_cuts(self._desk.reviewed.layer, self._cuts)
+        self.preview.end()
 
     def _drawn(self) -> None:
-        if self._behind and self._desk.reviewed is not None:
+        if self._behind and self._desk.reviewed is not None and not self.preview.on:
             self._redraw()
 
     def _line_up(self) -> None:

@@ -22,9 +22,11 @@ from qgis.core import (
     QgsRuleBasedRenderer,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtGui import QColor
 from qgis.PyQt.QtXml import QDomDocument
 
-from rs4d_qgis.compat import STROKE_WIDTH
+from rs4d_qgis.compat import FILL_COLOR, STROKE_WIDTH
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.translation import tr
 
@@ -37,6 +39,11 @@ _CUT = (
 _REJECTED = f"\"status\" IS '{REJECTED}'"
 # The outline of what is accepted is so many times as wide.
 _ACCEPTED_TIMES = 3
+# Fills let at least this much of the imagery through; what is to be judged is there.
+_MOST_OPAQUE = 0.35
+REJECTED_COLOR = "#b03030"
+# Parts of symbols that cover no ground.
+_LINES = ("SimpleLine", "MarkerLine", "HashLine", "ArrowLine")
 _MARK = "rs4d-review"
 _CUT_MARK, _REJECTED_MARK = f"{_MARK}-cut", f"{_MARK}-rejected"
 _OWN_LOOK = "rs4d/own_look"
@@ -90,6 +97,14 @@ def own_renderer(layer: QgsVectorLayer) -> QgsFeatureRenderer | None:
     return QgsFeatureRenderer.load(document.documentElement(), QgsReadWriteContext())
 
 
+def review_renderer(layer: QgsVectorLayer) -> QgsFeatureRenderer | None:
+    """Its own look as a review shows it, but for statuses and cuts; None where it keeps its look under review."""
+    own = own_renderer(layer)
+    if own is not None:
+        _let_through(own)
+    return own
+
+
 def set_cuts(layer: QgsVectorLayer, cuts: Mapping[str, float]) -> None:
     """Hide objects with lower scores, at once, where the layer has the look of a review."""
     QgsExpressionContextUtils.setLayerVariable(layer, CUTS_VARIABLE, json.dumps(dict(cuts)))
@@ -108,6 +123,7 @@ def _has_it(layer: QgsVectorLayer) -> bool:
 def _categorized(own: QgsCategorizedSymbolRenderer, fields: list[str]) -> QgsCategorizedSymbolRenderer:
     """Two more categories, before those that an object has by itself. Much quicker than rules for many classes."""
     look = own.clone()
+    _let_through(look)
     _mark_accepted(look)
     attribute = own.classAttribute()
     if attribute in fields:  # else it is an expression
@@ -125,6 +141,7 @@ def _by_rules(own: QgsFeatureRenderer) -> QgsRuleBasedRenderer | None:
     rules = QgsRuleBasedRenderer.convertFromRenderer(own)
     if rules is None:
         return None
+    _let_through(rules)
     _mark_accepted(rules)
     review = QgsRuleBasedRenderer.Rule(None, 0, 0, f"NOT coalesce({_CUT}, false)", tr("Under review"), _MARK)
     review.appendChild(QgsRuleBasedRenderer.Rule(_rejected_symbol(), 0, 0, _REJECTED, tr("rejected")))
@@ -135,6 +152,26 @@ def _by_rules(own: QgsFeatureRenderer) -> QgsRuleBasedRenderer | None:
     root = QgsRuleBasedRenderer.Rule(None)
     root.appendChild(review)
     return QgsRuleBasedRenderer(root)
+
+
+def _let_through(look: QgsFeatureRenderer) -> None:
+    """Fills that would hide the imagery are translucent; one without an outline gets one of its colour."""
+    for symbol in look.symbols(QgsRenderContext()):
+        for part in symbol.symbolLayers():
+            if part.layerType() in _LINES:
+                continue
+            if part.layerType() != "SimpleFill" or part.dataDefinedProperties().isActive(FILL_COLOR):
+                symbol.setOpacity(min(symbol.opacity(), _MOST_OPAQUE))  # colours that are not known here
+                break
+            fill = part.fillColor()
+            if part.brushStyle() == Qt.BrushStyle.NoBrush or fill.alphaF() * symbol.opacity() <= _MOST_OPAQUE:
+                continue
+            if part.strokeStyle() == Qt.PenStyle.NoPen:
+                part.setStrokeStyle(Qt.PenStyle.SolidLine)
+                part.setStrokeColor(fill)
+            fill = QColor(fill)
+            fill.setAlphaF(_MOST_OPAQUE)
+            part.setFillColor(fill)
 
 
 def _mark_accepted(look: QgsFeatureRenderer) -> None:
@@ -153,7 +190,7 @@ def _rejected_symbol() -> QgsFillSymbol:
     return QgsFillSymbol.createSimple(
         {
             "style": "no",
-            "outline_color": "#b03030",
+            "outline_color": REJECTED_COLOR,
             "outline_width": "0.3",
             "outline_width_unit": "MM",
             "outline_style": "dot",

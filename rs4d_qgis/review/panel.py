@@ -111,6 +111,7 @@ class ReviewDock(QgsDockWidget):
         self._canvas.removeEventFilter(self.desk.keys)
         self.edits.tear_down()
         self.desk.review(None)
+        self.cut.tear_down()
         self._map.tear_down()
         self._map = None
 

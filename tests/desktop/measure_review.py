@@ -64,7 +64,7 @@ def measure_times(folder: Path) -> None:
     print(f"{OBJECTS} objects; each: until the panel has answered and the highlight is moved / until the map is drawn")
     print("opening: {:.2f} s / {:.2f} s".format(*told["opened_s"]))
     rows = {"next, zooming": told["next_s"], "next, same scale": told["next_without_zoom_s"]}
-    rows |= {f"cut, map {name}": values for name, values in told["cut_s"].items()}
+    rows |= {f"cut, {name}": values for name, values in told["cut_s"].items()}
     for name, values in rows.items():
         answered, drawn = zip(*values, strict=True)
         print(f"{name}: {_spread(answered)} / {_spread(drawn)}")

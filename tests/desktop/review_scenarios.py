@@ -68,7 +68,11 @@ def first_look(desk):
 def _drawn(desk, act):
     """Seconds that `act` takes, and until the map is drawn whole after it."""
     drawn = []
-    desk.canvas.mapCanvasRefreshed.connect(lambda: drawn.append(time.perf_counter()))
+
+    def note():
+        drawn.append(time.perf_counter())
+
+    desk.canvas.mapCanvasRefreshed.connect(note)
     start = time.perf_counter()
     act()
     QApplication.processEvents()
@@ -76,7 +80,7 @@ def _drawn(desk, act):
     while not drawn or desk.canvas.isDrawing():
         QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
         assert time.perf_counter() - start < 60
-    desk.canvas.mapCanvasRefreshed.disconnect()
+    desk.canvas.mapCanvasRefreshed.disconnect(note)
     return done - start, drawn[-1] - start
 
 
@@ -104,15 +108,42 @@ def times_of_a_large_layer(desk):
         desk.canvas.setExtent(extent)
         desk.canvas.refresh()
         yield from settled(desk)
-        desk.report["cut_s"][name] = []
+        times = desk.report["cut_s"][f"map {name}, from rest"] = []
         for number in range(20):
-            desk.report["cut_s"][name].append(_drawn(desk, lambda number=number: _cut(desk, 0.2 + number / 50)))
+            times.append(_on_screen(desk, 0.2 + number / 50))
             yield from settled(desk)
+        desk.report["cut_s"][f"map {name}, while dragged"] = [
+            _on_screen(desk, 0.2 + number / 50) for number in range(20)
+        ]
+        desk.shot(f"cut_{name}")
+        start = time.perf_counter()
+        yield from settled(desk)
+        desk.report[f"full_look_{name}_s"] = time.perf_counter() - start
     desk.shot("cut")
     start = time.perf_counter()
     ids = desk.review.session.shown
     desk.review.desk.decide(ids, "rejected")
     desk.report["reject_all_s"] = [len(ids), time.perf_counter() - start]
+
+
+def _on_screen(desk, score):
+    """Seconds until the panel has answered to a move of the cut, and until the map on the screen shows it."""
+    cut, drawn = desk.review.cut, []
+
+    def note():
+        drawn.append(True)
+
+    desk.canvas.mapCanvasRefreshed.connect(note)
+    start = time.perf_counter()
+    _cut(desk, score)
+    done = time.perf_counter()
+    while not (cut.preview.in_sight if cut.preview.on else drawn and not cut._behind and not desk.canvas.isDrawing()):
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
+        assert time.perf_counter() - start < 60
+    desk.canvas.viewport().repaint()
+    shown = time.perf_counter()
+    desk.canvas.mapCanvasRefreshed.disconnect(note)
+    return done - start, shown - start
 
 
 def _cut(desk, score):

@@ -412,6 +412,22 @@ def drawn(layer, item):
 
 
 @pytest.mark.parametrize("by_rules", [False, True])
+def test_an_opaque_look_lets_the_imagery_through_in_a_review_and_comes_back(dock, layer, by_rules):
+    dock.close()
+    layer.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple({"color": "#ff0000", "outline_style": "no"})))
+    if by_rules:
+        layer.setRenderer(QgsRuleBasedRenderer.convertFromRenderer(layer.renderer()))
+    before, own = drawn(layer, 1), layer.renderer().dump()
+    dock.show()
+    dock.review(layer)
+    under_review = drawn(layer, 1)
+    assert 0 < under_review["#ff0000"] < 0.2 * before["#ff0000"]  # its edge
+    assert under_review["#ffa6a6"] > 0.7 * before["#ff0000"]  # 35 % of it, on white
+    dock.close()
+    assert (drawn(layer, 1), layer.renderer().dump()) == (before, own)
+
+
+@pytest.mark.parametrize("by_rules", [False, True])
 def test_accepted_objects_have_a_wider_outline_of_their_class_s_colour(dock, layer, by_rules):
     if by_rules:
         dock.close()

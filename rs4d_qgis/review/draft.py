@@ -1,0 +1,262 @@
+"""What a picture of all objects is painted from, within tens of milliseconds, at any score cut.
+
+QGIS draws one object after the other, half a second for 50 000. Here, the outlines of all objects of one look, class
+and hundredth of the score are one path, which Qt paints at once. A cut leaves paths out.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from qgis.core import (
+    QgsCoordinateTransform,
+    QgsCsException,
+    QgsExpressionContextUtils,
+    QgsFeature,
+    QgsFeatureRenderer,
+    QgsFeatureRequest,
+    QgsProject,
+    QgsRenderContext,
+    QgsRuleBasedRenderer,
+    QgsSymbol,
+)
+from qgis.gui import QgsMapCanvas
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QObject, Qt, QTimer
+from qgis.PyQt.QtGui import QBrush, QColor, QPainter, QPainterPath, QPen
+
+from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
+from rs4d_qgis.review import look
+from rs4d_qgis.review.objects import ReviewObject
+from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+
+# Cuts are whole hundredths: objects between two of them are cut together.
+_CUTS = [step / 100 for step in range(101)]
+# Reading goes on between events, in slices that nobody feels.
+_SLICE_S = 0.008
+_READ_AT_ONCE = 200
+
+
+class _Paint(NamedTuple):
+    """How a symbol fills and outlines, as "#aarrggbb"; "" for not at all."""
+
+    fill: str
+    line: str
+
+
+class _Batch(NamedTuple):
+    """What is painted, and cut, together.
+
+    Attributes:
+        paints: one after the other.
+        class_name: None for what no cut takes away.
+        least: no score in here is lower, and none reaches the next hundredth.
+    """
+
+    paints: tuple[_Paint, ...]
+    class_name: str | None
+    least: float
+
+
+class DraftShapes(QObject):
+    """The outlines of a layer under review, in the map's CRS, in the colours of the layer's own look.
+
+    They are read bit by bit while QGIS is idle, and follow the layer, its look and the map's CRS.
+    """
+
+    def __init__(self, reviewed: ReviewedLayer, canvas: QgsMapCanvas, parent: QObject | None = None):
+        super().__init__(parent)
+        self._reviewed, self._canvas = reviewed, canvas
+        self._batch_of: dict[int, _Batch] = {}
+        self._outlines: dict[_Batch, dict[int, QPainterPath]] = {}
+        self._paths: dict[_Batch, QPainterPath] = {}
+        self._pending: list[int] = []
+        self._renderer: QgsFeatureRenderer | None = None
+        self._by_scale = False
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._read_on)
+        reviewed.changed.connect(self._changed)
+        reviewed.layer.rendererChanged.connect(self._restart)
+        canvas.destinationCrsChanged.connect(self._restart)
+        canvas.scaleChanged.connect(self._scale_changed)
+        self._restart()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the picture would be whole."""
+        return self._renderer is not None and not self._pending
+
+    @property
+    def opacity(self) -> float:
+        """Of the layer as a whole."""
+        return self._reviewed.layer.opacity()
+
+    def tear_down(self) -> None:
+        """Let go of layer and map."""
+        self._timer.stop()
+        self._pending = []
+        for signal, slot in (
+            (self._canvas.destinationCrsChanged, self._restart),
+            (self._canvas.scaleChanged, self._scale_changed),
+        ):
+            signal.disconnect(slot)
+        if not sip.isdeleted(self._reviewed.layer):
+            self._reviewed.layer.rendererChanged.disconnect(self._restart)
+            self._reviewed.changed.disconnect(self._changed)
+
+    def read(self) -> None:
+        """Read at once what is still to be read."""
+        while self._pending:
+            self._read_on()
+
+    def paint(self, painter: QPainter, cuts: Mapping[str, float]) -> None:
+        """Paint what these cuts leave; the painter's transform is from the map's CRS."""
+        for batch in self._outlines:
+            if batch.class_name is not None and batch.least < cuts.get(batch.class_name, 0.0):
+                continue
+            for paint in batch.paints:
+                painter.setBrush(QBrush(QColor(paint.fill)) if paint.fill else QBrush(Qt.BrushStyle.NoBrush))
+                painter.setPen(_hairline(paint.line) if paint.line else QPen(Qt.PenStyle.NoPen))
+                painter.drawPath(self._path(batch))
+
+    def _path(self, batch: _Batch) -> QPainterPath:
+        path = self._paths.get(batch)
+        if path is None:
+            path = QPainterPath()
+            path.setFillRule(Qt.FillRule.WindingFill)  # where two overlap, both are there
+            for outline in self._outlines[batch].values():
+                path.addPath(outline)
+            self._paths[batch] = path
+        return path
+
+    def _scale_changed(self, _scale: float) -> None:
+        if self._by_scale:
+            self._restart()
+
+    def _changed(self, ids: set[int] | None) -> None:
+        if ids is None:
+            self._restart()
+        elif self._renderer is not None:
+            self._pending.extend(ids)
+            self._timer.start(0)
+
+    def _restart(self) -> None:
+        self._batch_of.clear()
+        self._outlines.clear()
+        self._paths.clear()
+        self._renderer = look.review_renderer(self._reviewed.layer)
+        self._pending = []
+        if self._renderer is None:  # such as a heat map's, which a review leaves alone
+            return
+        self._by_scale = isinstance(self._renderer, QgsRuleBasedRenderer) and any(
+            rule.dependsOnScale() for rule in self._renderer.rootRule().descendants()
+        )
+        self._pending = list(self._reviewed.layer.allFeatureIds())
+        self._timer.start(0)
+
+    def _read_on(self) -> None:
+        """A slice of what is to be read."""
+        layer = self._reviewed.layer
+        context = QgsRenderContext.fromMapSettings(self._canvas.mapSettings())
+        context.expressionContext().appendScope(QgsExpressionContextUtils.layerScope(layer))
+        to_map = QgsCoordinateTransform(
+            layer.crs(), self._canvas.mapSettings().destinationCrs(), QgsProject.instance().transformContext()
+        )
+        self._renderer.startRender(context, layer.fields())
+        paints: dict[int, tuple[_Paint, ...]] = {}
+        end = time.perf_counter() + _SLICE_S
+        while self._pending and time.perf_counter() < end:
+            ids, self._pending = self._pending[:_READ_AT_ONCE], self._pending[_READ_AT_ONCE:]
+            self._forget(ids)
+            objects = {item.id: item for item in self._reviewed.objects(ids)}
+            for feature in layer.getFeatures(QgsFeatureRequest().setFilterFids(ids)):
+                if feature.id() in objects:
+                    self._add(feature, objects[feature.id()], context, to_map, paints)
+        self._renderer.stopRender(context)
+        if not self._pending:
+            self._timer.stop()
+
+    def _forget(self, ids: Iterable[int]) -> None:
+        for item in ids:
+            batch = self._batch_of.pop(item, None)
+            if batch is not None:
+                self._paths.pop(batch, None)
+                del self._outlines[batch][item]
+                if not self._outlines[batch]:
+                    del self._outlines[batch]
+
+    def _add(
+        self,
+        feature: QgsFeature,
+        item: ReviewObject,
+        context: QgsRenderContext,
+        to_map: QgsCoordinateTransform,
+        known: dict[int, tuple[_Paint, ...]],
+    ) -> None:
+        if item.status == REJECTED:
+            paints = (_Paint("", look.REJECTED_COLOR),)
+        else:
+            paints = ()
+            for symbol in self._symbols(feature, context):
+                address = sip.unwrapinstance(symbol)
+                if address not in known:
+                    known[address] = _paints(symbol)
+                paints += known[address]
+        geometry = feature.geometry()
+        if not paints or geometry.isEmpty():
+            return
+        try:
+            geometry.transform(to_map)
+        except QgsCsException:  # as QGIS, which does not draw it either
+            return
+        is_cut = item.score is not None and item.status != ACCEPTED
+        batch = _Batch(
+            paints,
+            item.class_name if is_cut else None,
+            _CUTS[bisect_right(_CUTS, max(0.0, item.score)) - 1] if is_cut else 0.0,
+        )
+        ordered = geometry.forceRHR()  # holes go round the other way, which keeps them empty
+        self._batch_of[item.id] = batch
+        self._outlines.setdefault(batch, {})[item.id] = ordered.constGet().asQPainterPath()
+        self._paths.pop(batch, None)
+
+    def _symbols(self, feature: QgsFeature, context: QgsRenderContext) -> list[QgsSymbol]:
+        if not isinstance(self._renderer, QgsRuleBasedRenderer):
+            return self._renderer.originalSymbolsForFeature(feature, context)
+        # Asked for symbols, it tells those of "else" for all objects.
+        keys = self._renderer.legendKeysForFeature(feature, context)
+        rules = self._renderer.rootRule().descendants()
+        return [rule.symbol() for rule in rules if rule.ruleKey() in keys and rule.symbol() is not None]
+
+
+def _paints(symbol: QgsSymbol) -> tuple[_Paint, ...]:
+    """What the parts of a symbol come down to: patterns are plain, and lines are thin."""
+    found = []
+    for part in symbol.symbolLayers():
+        if not part.enabled():
+            continue
+        fill, line = part.color(), part.strokeColor()
+        if part.layerType() == "SimpleFill":
+            fill = fill if part.brushStyle() != Qt.BrushStyle.NoBrush else None
+            line = line if part.strokeStyle() != Qt.PenStyle.NoPen else None
+        elif part.layerType() == "SimpleLine":
+            fill, line = None, part.color()
+        found.append(_Paint(*(_name(color, symbol.opacity()) for color in (fill, line))))
+    return tuple(paint for paint in found if any(paint))
+
+
+def _name(color: QColor | None, opacity: float) -> str:
+    if color is None or not color.alpha():
+        return ""
+    color = QColor(color)
+    color.setAlphaF(color.alphaF() * opacity)
+    return color.name(QColor.NameFormat.HexArgb)
+
+
+def _hairline(color: str) -> QPen:
+    pen = QPen(QColor(color))
+    pen.setCosmetic(True)
+    return pen
