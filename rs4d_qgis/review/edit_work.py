@@ -276,7 +276,7 @@ class EditWork(QObject):
         self.engine.cancel()
         reviewed = self._desk.reviewed
         if reviewed is not None:
-            self.editor = Editor(reviewed, self)
+            self.editor = Editor(reviewed, self, lambda: self.class_name or self._class_of_current())
             self.editor.trouble.connect(lambda text: self._desk.say(text, True))
             self._watched = reviewed.layer
             self._watched.selectionChanged.connect(self._selected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from qgis.core import (
@@ -24,6 +24,7 @@ from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review import shapes
 from rs4d_qgis.review.duplicates import DUPLICATE_SHARE, duplicates
 from rs4d_qgis.review.errors import ReviewRefused
+from rs4d_qgis.review.new_objects import NewObjects
 from rs4d_qgis.review.raw_shapes import RawShapes
 from rs4d_qgis.review.reviewed_layer import ReviewedLayer
 from rs4d_qgis.translation import tr
@@ -40,6 +41,7 @@ class Editor(QObject):
 
     Attributes:
         raw: the shapes as the runs found them.
+        class_of_new: gives the class of what QGIS's own tools draw, "" for none.
 
     Signals:
         trouble(str): something that the analyst should know.
@@ -47,18 +49,26 @@ class Editor(QObject):
 
     trouble = pyqtSignal(str)
 
-    def __init__(self, reviewed: ReviewedLayer, parent: QObject | None = None):
+    def __init__(
+        self,
+        reviewed: ReviewedLayer,
+        parent: QObject | None = None,
+        class_of_new: Callable[[], str] = str,
+    ):
         super().__init__(parent)
         self.reviewed = reviewed
+        self.class_of_new = class_of_new
         self.layer: QgsVectorLayer = reviewed.layer
         self.raw = RawShapes(self.layer)
         self._area = GroundArea(self.layer)
         self._following = True
+        self._new = NewObjects(self.layer, self._whole, self)
         self.layer.geometryChanged.connect(self._follow)
         self.layer.beforeCommitChanges.connect(self._before_commit)
 
     def tear_down(self) -> None:
         """Let go of the layer."""
+        self._new.tear_down()
         if not sip.isdeleted(self.layer):
             self.layer.geometryChanged.disconnect(self._follow)
             self.layer.beforeCommitChanges.disconnect(self._before_commit)
@@ -289,7 +299,7 @@ class Editor(QObject):
             self._tell_of(item, shape)
 
     def _before_commit(self, *_) -> None:
-        """The last moment for what could not be a part of its step, as QGIS's tools make new objects."""
+        """The last moment for what could not be a part of its step, as where QGIS has pasted several new objects."""
         buffer = self.layer.editBuffer()
         if buffer is None:
             return
@@ -300,10 +310,27 @@ class Editor(QObject):
             )
         request = QgsFeatureRequest().setFilterFids([*changed, *buffer.addedFeatures()])
         for feature in list(self.layer.getFeatures(request)):
-            if is_empty(feature["status"]):
-                self.layer.changeAttributeValue(feature.id(), self.reviewed.field("status"), ACCEPTED)
+            for name, value in self._lacking(feature).items():
+                self.layer.changeAttributeValue(feature.id(), self.reviewed.field(name), value)
             if not feature["edited"] and not self._is_raw(feature):
                 self._tell_of(feature.id(), feature.geometry())
+
+    def _whole(self, feature: QgsFeature) -> QgsFeature | None:
+        """A new object with all that it should have; None where it has that."""
+        lacking = self._lacking(feature)
+        if not lacking:
+            return None
+        whole = QgsFeature(feature)
+        for name, value in {**lacking, "edited": True, "area_m2": self._measured(feature.geometry())}.items():
+            whole.setAttribute(self.reviewed.field(name), value)
+        return whole
+
+    def _lacking(self, feature: QgsFeature) -> dict[str, str]:
+        """What an object without a status gets: somebody has seen it."""
+        if not is_empty(feature["status"]):
+            return {}
+        name = self.class_of_new() if is_empty(feature["class"]) else ""
+        return {"status": ACCEPTED, **({"class": name} if name else {})}
 
     def _is_raw(self, feature: QgsFeature) -> bool:
         raw = self.raw.get(feature.id())

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 from qgis.core import NULL, QgsFeature, QgsGeometry, QgsPointXY, QgsVectorFileWriter, QgsVectorLayer
+from qgis.PyQt.QtTest import QTest
 
 from rs4d_qgis.layers.area import GroundArea
 from rs4d_qgis.layers.results import result_fields
@@ -279,18 +280,44 @@ def test_the_vertex_tool_s_changes_are_followed_in_the_same_step(desk):
     assert desk.content() == before
 
 
-def test_what_qgis_s_own_tools_have_drawn_is_complete_once_it_is_saved(file_desk):
-    layer = file_desk.layer
+def add_by_hand(layer, *parts):
+    """As QGIS's tools do: outlines, and nothing else."""
+    features = []
+    for part in parts:
+        features.append(QgsFeature(layer.fields()))
+        features[-1].setGeometry(shapes.drawn(part))
     layer.startEditing()
-    feature = QgsFeature(layer.fields())
-    feature.setGeometry(shapes.drawn(ring((90, 0), (99, 0), (99, 9))))
     layer.beginEditCommand("Add feature")
-    layer.addFeature(feature)
+    layer.addFeatures(features)
     layer.endEditCommand()
+    QTest.qWait(10)
+
+
+def test_what_qgis_s_own_tool_draws_is_whole_at_once_in_the_step_that_it_is(desk):
+    before, layer = desk.content(), desk.layer
+    desk.editor.class_of_new = lambda: "ship"
+    add_by_hand(layer, ring((90, 0), (99, 0), (99, 9)))
+    after = desk.content()
+    (item,) = after.keys() - before.keys()
+    drawn = desk.feature(item)
+    assert (drawn["class"], drawn["status"], drawn["edited"], drawn["score"]) == ("ship", "accepted", True, NULL)
+    assert drawn["area_m2"] == GroundArea(layer).square_metres(drawn.geometry())
+    assert (layer.undoStack().count(), layer.undoStack().undoText()) == (1, "Add feature")
+    for _ in range(2):
+        desk.reviewed.undo()
+        assert desk.content() == before
+        desk.reviewed.redo()
+        assert desk.content() == after
+
+
+def test_what_qgis_s_tools_have_drawn_several_of_is_whole_once_it_is_saved(file_desk):
+    layer = file_desk.layer
+    file_desk.editor.class_of_new = lambda: "ship"
+    add_by_hand(layer, ring((90, 0), (99, 0), (99, 9)), ring((90, 20), (99, 20), (99, 29)))
     file_desk.reviewed.save_edits()
-    (drawn,) = (feature for feature in layer.getFeatures() if feature.id() not in file_desk.ids.values())
-    assert (drawn["status"], drawn["edited"]) == ("accepted", True)
-    assert drawn["area_m2"] == pytest.approx(40.5, rel=0.01)
+    drawn = [feature for feature in layer.getFeatures() if feature.id() not in file_desk.ids.values()]
+    assert [(one["class"], one["status"], one["edited"]) for one in drawn] == [("ship", "accepted", True)] * 2
+    assert [one["area_m2"] for one in drawn] == [pytest.approx(40.5, rel=0.01)] * 2
 
 
 def test_a_raw_shape_comes_back_with_its_area_days_later(file_desk, tmp_path):
