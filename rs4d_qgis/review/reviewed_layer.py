@@ -6,10 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from qgis.core import NULL, QgsFeature, QgsFeatureRequest, QgsVectorDataProvider, QgsVectorLayer
+from qgis.core import (
+    NULL,
+    QgsFeature,
+    QgsFeatureRequest,
+    QgsProject,
+    QgsTransaction,
+    QgsVectorDataProvider,
+    QgsVectorLayer,
+)
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
+from rs4d_qgis.compat import has_transaction_groups
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
 from rs4d_qgis.review.decision import Decision, Values
@@ -45,6 +54,7 @@ class ReviewedLayer(QObject):
             raise ReviewRefused(
                 tr("{} has no field {}: add the fields of a review to it").format(layer.name(), ", ".join(missing))
             )
+        _refuse_transactions(layer)
         self.layer = layer
         self.trouble = ""
         self._waiting: Values = {}
@@ -168,6 +178,7 @@ class ReviewedLayer(QObject):
         Raises:
             ReviewRefused: the layer cannot be edited.
         """
+        _refuse_transactions(self.layer)
         if not self.layer.isEditable() and not self.layer.startEditing():
             raise ReviewRefused(
                 tr("The outlines of {} cannot be edited, as it is read-only: save it as a GeoPackage first").format(
@@ -267,7 +278,9 @@ class ReviewedLayer(QObject):
             due.setdefault(item, {}).update(of)
         provider = self.layer.dataProvider()
         provider.clearErrors()
-        if provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues:
+        if provider.transaction() is not None:  # what is written into it goes with it, if it is taken back
+            saved, trouble = False, tr("the edits of this project are one transaction: save them")
+        elif provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues:
             saved = provider.changeAttributeValues(due)
             trouble = "" if saved else _reason(provider.errors())
         else:
@@ -309,6 +322,18 @@ class ReviewedLayer(QObject):
         touched, self._touched = self._touched, set()
         if touched:
             self.changed.emit(touched)
+
+
+def _refuse_transactions(layer: QgsVectorLayer) -> None:
+    """In a transaction, nothing is saved before all is: decisions would be lost with edits that are discarded, or with
+    QGIS."""
+    if has_transaction_groups(QgsProject.instance()) and QgsTransaction.supportsTransaction(layer):
+        raise ReviewRefused(
+            tr(
+                "This project saves the edits of {} as one transaction, and decisions could be lost with it: "
+                "set Project > Properties > Data Sources > Transaction mode to local edits"
+            ).format(layer.name())
+        )
 
 
 def _reason(errors: list[str]) -> str:

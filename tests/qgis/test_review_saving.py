@@ -323,6 +323,42 @@ def test_a_read_only_layer_can_be_looked_through_but_says_so(qgis_app, qgis_ifac
     desk.review(None)
 
 
+def test_a_project_of_transactions_is_refused_with_what_to_do(desk, path, qgis_iface):
+    project = QgsProject.instance()
+    project.setAutoTransaction(True)
+    try:
+        other = DeskState(qgis_iface)
+        with pytest.raises(ReviewRefused, match=r"as one transaction.*Transaction mode"):
+            other.review(desk.reviewed.layer)
+        assert other.reviewed is None
+        with pytest.raises(ReviewRefused, match="as one transaction"), desk.reviewed.edit("Edit"):
+            pass
+        desk.decide([1], REJECTED)  # nobody edits yet: it is in the file
+        assert statuses(opened(path))[1] == REJECTED
+    finally:
+        project.setAutoTransaction(False)
+
+
+@pytest.mark.parametrize("end", ["rollBack", "commitChanges"])
+def test_decisions_are_not_lost_with_a_transaction_that_was_begun_in_the_middle_of_a_review(desk, path, end):
+    layer, project = desk.reviewed.layer, QgsProject.instance()
+    project.setAutoTransaction(True)
+    try:
+        assert layer.startEditing()
+        assert layer.dataProvider().transaction() is not None
+        layer.deleteFeature(5)
+        desk.decide([1], ACCEPTED)
+        assert desk.reviewed.trouble == "the edits of this project are one transaction: save them"
+        assert desk.session.objects[1].status == ACCEPTED
+        assert statuses(opened(path))[1] == PENDING
+        getattr(layer, end)()
+        assert desk.reviewed.save_decisions()
+    finally:
+        project.setAutoTransaction(False)
+    saved = statuses(opened(path))
+    assert (saved[1], 5 in saved) == (ACCEPTED, end == "rollBack")
+
+
 def test_the_queue_goes_on_where_it_was(desk):
     layer = desk.reviewed.layer
     desk.set_order(Order.HIGH_SCORE)
