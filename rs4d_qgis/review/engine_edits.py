@@ -201,6 +201,7 @@ class EngineEdits(QObject):
         scene = self._desk.scene()
         if scene is not None:
             return scene
+        elsewhere = []
         for layer in self._desk.iface.mapCanvas().layers():
             if not isinstance(layer, QgsRasterLayer):
                 continue
@@ -212,9 +213,17 @@ class EngineEdits(QObject):
                 self._folder = self._folder or tempfile.TemporaryDirectory(prefix="rs4d-")
                 source = scene_source(layer, Path(tempfile.mkdtemp(dir=self._folder.name)))
                 if source is None:
+                    elsewhere.append(layer.name())
                     continue
                 self._scenes[key] = source.path
             return self._scenes[key]
+        if elsewhere:
+            raise ReviewRefused(
+                tr(
+                    "The engine looks at files only, and {} is none: right-click it, Export > Save As a GeoTIFF, "
+                    "and add that to the map; or draw by hand"
+                ).format(", ".join(elsewhere))
+            )
         raise ReviewRefused(
             tr("There is no imagery in a file here that the engine could look at: add it to the map, or draw by hand")
         )

@@ -180,6 +180,10 @@ def test_without_its_imagery_what_the_map_shows_is_looked_at(dock, layer, segmen
     dock.desk.scene = lambda: None  # as if the file had gone
     dock.edits.work.guarded(dock.edits.work.outline, around(missed))
     assert "no imagery" in said(dock)
+    tiles = QgsRasterLayer("type=xyz&zmax=19&url=http://127.0.0.1:9/{z}/{x}/{y}.png", "tiles", "wms")
+    qgis_canvas.setLayers([layer, QgsProject.instance().addMapLayer(tiles)])
+    dock.edits.work.guarded(dock.edits.work.outline, around(missed))
+    assert said(dock).startswith("The engine looks at files only, and tiles is none: ")
     raster = QgsProject.instance().addMapLayer(QgsRasterLayer(str(moved), "moved"))
     qgis_canvas.setLayers([layer, raster])
     dock.edits.work.guarded(dock.edits.work.outline, around(missed))
