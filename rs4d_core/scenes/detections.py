@@ -1,7 +1,7 @@
 """What one window of a scene shows: the unit that is predicted, kept, sent between machines and merged."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,8 +94,10 @@ class WindowSource(Protocol):
     model_seconds: float
     interrupted: bool
 
-    def run(self, indices: Sequence[int]) -> Iterator[WindowDetections]:
+    def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:
         """The windows of these indices of the plan, which ascend, in that order, as soon as each is known.
+
+        The indices are taken one by one, some time before their windows come; there may be very many.
 
         Raises:
             OptionError: a window does not fit into memory.

@@ -272,7 +272,7 @@ class Outliner:
                 return _View(model.encode(images), valid, window)
         except (MemoryError, RuntimeError) as error:
             if out_of_memory(error):
-                raise too_large(images, model.device) from error
+                raise too_large(*images.shape[:1:-1], model.device) from error
             raise
 
     def _keep(self, key: tuple, view: _View) -> None:

@@ -164,9 +164,7 @@ def segment_scene(
         run = _record(resumption.run, scene, windows[0], overlap_px, predictor, options, least_scores)
         writer = None
         if output_path is not None:
-            writer = open_writer(
-                output_path, scene.crs_wkt, predictor.classes, predictor.colors, run, resumption.store
-            )
+            writer = open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run, resumption.store)
             open_things.enter_context(writer)
             resumption.began_to_write(writer.temporary)
         not_read = NotRead(scene)
@@ -181,7 +179,7 @@ def segment_scene(
                 if on_features:
                     on_features(features)
 
-        with resumption.hint(), closing(shown.run(len(windows))) as seen:
+        with resumption.hint(shown.settle), closing(shown.run(len(windows))) as seen:
             for window in seen:
                 write(assembly.add(window))
                 not_read.add(window.not_read)
@@ -193,15 +191,15 @@ def segment_scene(
             interrupted = shown.interrupted
             shown.settle()
             resumption.check_worth_writing(done, interrupted)
+            not_read.check()
             write(assembly.finish())
-            notes = [*scene.notes, *resumption.notes, *not_read.notes(output_path)]
             seconds = resumption.seconds_before + time.perf_counter() - started
             if writer:
                 writer.not_read(not_read.polygons())
                 writer.close(seconds)
-                notes += writer.notes
                 run = writer.run
-            resumption.ended(interrupted)
+        resumption.ended(interrupted)
+        notes = [*scene.notes, *resumption.notes, *not_read.notes(output_path), *(writer.notes if writer else ())]
     return SegmentResult(
         None if output_path is None else Path(output_path),
         run,

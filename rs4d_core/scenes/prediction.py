@@ -60,18 +60,18 @@ def padded(images: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
     return padded
 
 
-def predict_in_memory(predictor: Predictor, images: Tensor, least_scores: Tensor) -> list[Instances]:
-    """Predictions for a batch, in halves where it does not fit into memory as a whole."""
+def predict_in_memory(predictor: Predictor, images: Tensor, least_scores: Tensor) -> list[Instances | None]:
+    """Predictions for a batch, in halves where memory does not hold it as a whole; None for an image it cannot hold."""
     try:
         return predictor.predict(images, least_scores)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        if len(images) == 1:
-            raise too_large(images, predictor.device) from error
     # Outside of the handler, whose traceback holds on to the memory that is needed now.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if len(images) == 1:
+        return [None]
     half = len(images) // 2
     return [
         instances
@@ -80,9 +80,8 @@ def predict_in_memory(predictor: Predictor, images: Tensor, least_scores: Tensor
     ]
 
 
-def too_large(images: Tensor, device: str) -> OptionError:
-    """What to tell the user when `images (B, 3, H, W)` do not fit into memory."""
-    height, width = images.shape[-2:]
+def too_large(width: int, height: int, device: str) -> OptionError:
+    """What to tell the user when a window does not fit into memory."""
     return OptionError(
         f"a window of {width} x {height} px does not fit into the memory of {device}: choose a smaller window"
     )

@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rs4d_core.errors import OptionError
 from rs4d_core.scenes.area import Area, AreaMask
+from rs4d_core.scenes.damage import Block, blocks_of, read_readable
 from rs4d_core.scenes.georeference import georeference, pixels_around, pixels_inside
 from rs4d_core.scenes.ground import Ground
 from rs4d_core.scenes.raster import Raster
@@ -23,6 +24,7 @@ from rs4d_core.scenes.resolution import Scale, choose_scale
 from rs4d_core.scenes.stretch import Stretch, measure_stretch
 
 if TYPE_CHECKING:
+    from rs4d_core.scenes.detections import Box
     from rs4d_core.scenes.windows import Window
 
 # Scene values read at once. A window that covers more of the scene is read in parts: a fine scene is then read at a
@@ -93,6 +95,7 @@ class Scene:
         self.width, self.height = self._level.cols.size, self._level.rows.size
         self.transform = self._transform(*self._steps)
         self._ground = Ground(crs_wkt)
+        self._bad: dict[Raster, set[Block]] = {}
 
     @classmethod
     @ensure_env  # without, what GDAL has to say of a file goes to stderr
@@ -163,6 +166,34 @@ class Scene:
             SceneError: the file is damaged there.
         """
         return self._read(self._level, window.col, window.row, window.width, window.height)
+
+    def read_readable(self, window: "Window") -> tuple[np.ndarray, np.ndarray, tuple["Box", ...]]:
+        """As `read`, but where the file is damaged it is as if there were no data.
+
+        A block that could not be read is not tried again: all windows that share it see the same.
+
+        Returns:
+            Image and validity as `read` gives them, and the boxes of the blocks that are missing in this window.
+        """
+        bad = self._bad.setdefault(self._level.raster, set())
+        image, valid = self._read(self._level, window.col, window.row, window.width, window.height, bad)
+        if not bad:
+            return image, valid, ()
+        cols = self._level.cols.taps(window.col, window.col + window.width)
+        rows = self._level.rows.taps(window.row, window.row + window.height)
+        place = (cols.first, rows.first, cols.last - cols.first, rows.last - rows.first)
+        reached = [block for block in blocks_of(self._level.raster, *place) if block in bad]
+        return image, valid, tuple(self._in_grid(block) for block in reached)
+
+    @property
+    def files(self) -> list[str]:
+        """The files that the pixels come from, as GDAL names them."""
+        # Beside a raster, QGIS leaves statistics in such a file when it only looks at it.
+        return [name for name in self._base.dataset.files if not name.endswith(".aux.xml")]
+
+    def signature(self) -> str:
+        """See `Raster.signature`."""
+        return self._base.signature()
 
     def thumbnail(self, longest_side: int) -> tuple[np.ndarray, np.ndarray, Affine]:
         """The chosen extent as one picture, at most `longest_side` pixels long, and finer than the grid only where the
@@ -237,23 +268,34 @@ class Scene:
             mask = AreaMask(shapely.transform(self._area, lambda points: (points - corner) / steps))
         return _Level(raster, *axes, mask)
 
-    def _read(self, level: _Level, col: int, row: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    def _in_grid(self, block: Block) -> "Box":
+        """A block of the raster that is read, cut to the grid, in pixels of the grid."""
+        cols, rows = self._level.cols, self._level.rows
+        left, right = (min(max((x - cols.start) / cols.step, 0.0), cols.size) for x in (block[0], block[2]))
+        top, bottom = (min(max((y - rows.start) / rows.step, 0.0), rows.size) for y in (block[1], block[3]))
+        return left, top, float(right), float(bottom)
+
+    def _read(
+        self, level: _Level, col: int, row: int, width: int, height: int, bad: set[Block] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`bad`: blocks that cannot be read are passed over and added to it; without it, they are an error."""
         if level.mask is None:
-            return self._read_unmasked(level, col, row, width, height)
+            return self._read_unmasked(level, col, row, width, height, bad)
         inside = level.mask.read(col, row, width, height)
         if not inside.any():
             return np.zeros((3, height, width), np.float32), inside
-        image, valid = self._read_unmasked(level, col, row, width, height)
+        image, valid = self._read_unmasked(level, col, row, width, height, bad)
         image[:, ~inside] = 0.0
         return image, valid & inside
 
-    def _read_unmasked(self, level: _Level, col: int, row: int, width: int, height: int):
+    def _read_unmasked(self, level: _Level, col: int, row: int, width: int, height: int, bad: set[Block] | None):
         cols, rows = level.cols.taps(col, col + width), level.rows.taps(row, row + height)
         values = (cols.last - cols.first) * (rows.last - rows.first) * level.raster.planes
         resampled = not (level.cols.identity and level.rows.identity)
         if resampled and values > VALUES_AT_ONCE and max(width, height) > 1:
-            return self._read_halves(level, col, row, width, height)
-        planes, valid = level.raster.read(cols.first, rows.first, cols.last - cols.first, rows.last - rows.first)
+            return self._read_halves(level, col, row, width, height, bad)
+        place = (cols.first, rows.first, cols.last - cols.first, rows.last - rows.first)
+        planes, valid = level.raster.read(*place) if bad is None else read_readable(level.raster, *place, bad)
         if planes.dtype.kind == "f":
             # One band of a pixel that others hold valid: the darkest value, as nothing is known.
             lowest = self.stretch.low if self.stretch else (0.0,) * len(planes)
@@ -272,14 +314,14 @@ class Scene:
         image[:, ~valid] = 0.0
         return image, valid
 
-    def _read_halves(self, level: _Level, col: int, row: int, width: int, height: int):
+    def _read_halves(self, level: _Level, col: int, row: int, width: int, height: int, bad: set[Block] | None):
         if width >= height:
             half = width // 2
             parts = [(col, row, half, height), (col + half, row, width - half, height)]
         else:
             half = height // 2
             parts = [(col, row, width, half), (col, row + half, width, height - half)]
-        (image0, valid0), (image1, valid1) = (self._read_unmasked(level, *part) for part in parts)
+        (image0, valid0), (image1, valid1) = (self._read_unmasked(level, *part, bad) for part in parts)
         axis = 1 if width >= height else 0
         return np.concatenate([image0, image1], axis=axis + 1), np.concatenate([valid0, valid1], axis=axis)
 

@@ -1,5 +1,6 @@
 """The result layer in a GeoPackage: `instances`, and the table `runs` beside it."""
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -8,6 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import shapely
 from pyogrio import raw
@@ -20,7 +22,14 @@ from rs4d_core.scenes.writers.records import Feature, RunRecord
 
 FIELDS = ("class", "score", "status", "edited", "area_m2", "run")
 RUNS_TABLE = "runs"
+NOT_READ_LAYER = "not_read"
 RUN_FIELDS = ("run", "time", "model", "model_sha256", "parameters", "scene", "device", "seconds")
+
+_DELETE_RUN = {
+    RESULT_LAYER: "DELETE FROM instances WHERE run = ?",
+    RUNS_TABLE: "DELETE FROM runs WHERE run = ?",
+    NOT_READ_LAYER: "DELETE FROM not_read WHERE run = ?",
+}
 
 # QGIS before 3.26 reads no newer version without a warning.
 GEOPACKAGE_VERSION = "1.2"
@@ -62,6 +71,48 @@ def add_run(path: Path, record: RunRecord, seconds: float) -> None:
     )
 
 
+def add_not_read(path: Path, crs_wkt: str | None, polygons: Sequence[shapely.Polygon], run: str) -> None:
+    """Add the parts of the scene that a run could not read to the layer `not_read`, which is made where missing."""
+    raw.write(
+        path,
+        geometry=shapely.to_wkb(np.array(polygons, dtype=object)),
+        field_data=[np.full(len(polygons), run, dtype=object)],
+        fields=("run",),
+        layer=NOT_READ_LAYER,
+        driver="GPKG",
+        geometry_type="Polygon",
+        crs=crs_wkt,
+        append=NOT_READ_LAYER in _layers(path),
+    )
+
+
+def run_digest(path: Path, run: str) -> str | None:
+    """SHA-256 of all instances of a run as they are in the file; None where it has no such run.
+
+    Whoever has reviewed, changed, added or deleted one of them has changed it.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {RESULT_LAYER, RUNS_TABLE} <= tables:
+            return None
+        if not database.execute("SELECT COUNT(*) FROM runs WHERE run = ?", (run,)).fetchone()[0]:
+            return None
+        digest = hashlib.sha256()
+        # All columns, whatever they are called: their names are the file's, and no part of a query.
+        for values in database.execute("SELECT * FROM instances WHERE run = ? ORDER BY rowid", (run,)):
+            digest.update(repr(values).encode())
+        return digest.hexdigest()
+
+
+def remove_run(path: Path, run: str) -> None:
+    """Take out a run, with its instances."""
+    with closing(sqlite3.connect(path)) as database, database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, query in _DELETE_RUN.items():
+            if table in tables:
+                database.execute(query, (run,))
+
+
 def check_can_append(existing: Path, staged: Path) -> None:
     """See that the staged result layer can be added to an existing file.
 
@@ -79,7 +130,7 @@ def check_can_append(existing: Path, staged: Path) -> None:
         raise OutputError(f"{existing} is there already and is no GeoPackage: choose another name") from error
     if driver != "GPKG":
         raise OutputError(f"{existing} is there already and is no GeoPackage but {driver}: choose another name")
-    for layer, needed in ((RESULT_LAYER, FIELDS), (RUNS_TABLE, RUN_FIELDS)):
+    for layer, needed in ((RESULT_LAYER, FIELDS), (RUNS_TABLE, RUN_FIELDS), (NOT_READ_LAYER, ("run",))):
         if layer not in layers:
             continue
         info = pyogrio.read_info(existing, layer=layer)
@@ -126,9 +177,10 @@ def drop_log(path: Path) -> None:
             os.unlink(f"{path}{suffix}")
 
 
-def merge(staged: Path, target: Path) -> None:
-    """Add the staged instances to the result layer of `target`, which is made where it is missing."""
+def merge(staged: Path, target: Path, run: str) -> None:
+    """Add the staged instances to the result layer of `target`, which is made where missing, as those of `run`."""
     with pyogrio.open_arrow(staged, layer=RESULT_LAYER, use_pyarrow=True, batch_size=BATCH) as (meta, batches):
+        batches = pa.RecordBatchReader.from_batches(batches.schema, (_of_run(batch, run) for batch in batches))
         pyogrio.write_arrow(
             batches,
             target,
@@ -147,16 +199,20 @@ def count_features(path: Path, run: str) -> int:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        query = f'SELECT COUNT(*) FROM "{RESULT_LAYER}" WHERE run = ?'
-        return database.execute(query, (run,)).fetchone()[0]
+        return database.execute("SELECT COUNT(*) FROM instances WHERE run = ?", (run,)).fetchone()[0]
 
 
 def count_all(path: Path) -> tuple[int, int]:
     """Runs and instances in a result file, those of all runs together."""
     with closing(sqlite3.connect(path)) as database:
-        return tuple(
-            database.execute(f'SELECT COUNT(*) FROM "{table}"').fetchone()[0] for table in (RUNS_TABLE, RESULT_LAYER)
-        )
+        queries = ("SELECT COUNT(*) FROM runs", "SELECT COUNT(*) FROM instances")
+        return tuple(database.execute(query).fetchone()[0] for query in queries)
+
+
+def _of_run(batch: pa.RecordBatch, run: str) -> pa.RecordBatch:
+    place = batch.schema.get_field_index("run")
+    field = batch.schema.field(place)
+    return batch.set_column(place, field, pa.array([run] * len(batch), field.type))
 
 
 def _write_features(path: Path, crs_wkt: str | None, features: Sequence[Feature], run: str, append: bool) -> None:

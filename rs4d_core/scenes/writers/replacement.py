@@ -50,6 +50,11 @@ class Replacement:
         self._reserved = Path(name)
         _open.add(self)
 
+    @property
+    def name(self) -> str:
+        """What the names of all temporary files begin with."""
+        return self._reserved.name
+
     def part(self, suffix: str) -> Path:
         """The name of a temporary file with this ending."""
         return self._reserved.with_name(self._reserved.name + suffix)
@@ -60,20 +65,32 @@ class Replacement:
 
     def clear(self) -> None:
         """Remove all temporary files, and what libraries left beside them: journals, indexes."""
-        for file in self.path.parent.iterdir():
-            if file.name.startswith(self._reserved.name):
-                with suppress(FileNotFoundError):
-                    file.unlink()
+        remove_parts(self.path.parent, self.name)
         _open.discard(self)
 
 
+def remove_parts(folder: Path, name: str) -> None:
+    """Remove the files in a folder whose names begin with that of a `Replacement`."""
+    for file in folder.iterdir():
+        if file.name.startswith(name):
+            with suppress(FileNotFoundError):
+                file.unlink()
+
+
 def move_whole(part: Path, path: Path) -> None:
-    """Rename a finished file, safe on disk first; what it replaces leaves it its permissions."""
+    """Rename a finished file, safe on disk first, and its name after; what it replaces leaves it its permissions."""
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     if path.exists():
         shutil.copymode(path, part)
     os.replace(part, path)
+    if os.name == "posix":  # elsewhere folders cannot be opened, and need not be
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems have no such thing
+                os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 class NewFolder:

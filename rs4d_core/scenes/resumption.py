@@ -1,0 +1,142 @@
+"""Going on with a run that was broken off: which one, and what to tell of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rs4d_core.errors import CancelledError, OutputError, RS4DError, SceneChangedError
+from rs4d_core.scenes.journal import Journal, JournalUnavailable, Unfinished, WindowStore
+from rs4d_core.scenes.prediction import Predictor
+from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.run_settings import difference, settings_of
+from rs4d_core.scenes.scene_files import SceneFiles
+from rs4d_core.scenes.segment_options import SegmentOptions
+from rs4d_core.scenes.writers import RunRecord
+from rs4d_core.scenes.writers.replacement import remove_parts
+from rs4d_core.wording import counted
+
+
+class Resumption:
+    """A run with its journal, if one can be kept. Made by `Resumption.of`; a context manager.
+
+    Attributes:
+        run: its id and start, those of the attempt that it goes on with.
+        tiling: size and overlap of its windows, pixels; likewise.
+        store: what holds its windows; None without an output, or where no journal can be kept.
+        seconds_before: that earlier attempts have taken.
+        notes: what the user should know of it.
+    """
+
+    def __init__(
+        self, tiling: tuple[int, int], journal: Journal | None, unfinished: Unfinished | None, notes: list[str]
+    ) -> None:
+        self.run = RunRecord.new_id() if unfinished is None else (unfinished.run, unfinished.time)
+        self.tiling = tiling
+        self.seconds_before = 0.0 if unfinished is None else unfinished.seconds
+        self.notes = notes
+        self.store: WindowStore | None = None if unfinished is None else journal.windows(unfinished)
+        self._journal = journal
+        self._unfinished = unfinished
+        self._held_before = 0 if self.store is None else len(self.store)
+
+    @classmethod
+    def of(
+        cls, output: Path | None, scene: Scene, files: SceneFiles, predictor: Predictor, options: SegmentOptions
+    ) -> "Resumption":
+        """The run that these options make, from where it was broken off.
+
+        Raises:
+            BusyError: another run is writing to the output.
+            OutputError: the journal cannot be written.
+        """
+        if output is None:
+            return cls(options.tiling(predictor), None, None, [])
+        try:
+            journal = Journal.open(Path(output))
+        except JournalUnavailable as error:
+            return cls(
+                options.tiling(predictor), None, None, [f"this run could not go on if it was broken off: {error}"]
+            )
+        try:
+            for name in journal.parts():
+                remove_parts(journal.folder, name)
+            identity = (files.identity(), settings_of(scene, predictor, options))
+            unfinished, notes = _choose(journal, *identity)
+            if unfinished is None:
+                unfinished = journal.begin(*identity, *RunRecord.new_id(), *options.tiling(predictor))
+            return cls((unfinished.window_px, unfinished.overlap_px), journal, unfinished, notes)
+        except BaseException:
+            journal.close()
+            raise
+
+    def began_to_write(self, temporary: str) -> None:
+        """The name of the temporary files, which are to go should this process be killed."""
+        if self.store is not None:
+            self.store.note_part(temporary)
+
+    def check_worth_writing(self, done: int, interrupted: bool) -> None:
+        """Raises CancelledError where an interrupted run knows less than an earlier attempt has written already."""
+        if interrupted and done <= self._held_before:
+            raise CancelledError("cancelled before anything new was found")
+
+    def ended(self, interrupted: bool) -> None:
+        """The output is written, safe on the disk."""
+        if self._journal is None:
+            return
+        if interrupted:
+            self.notes.append("the same run, started again, goes on from here")
+        else:
+            # On a disk that has become full: the windows stay, and would only give the same result again.
+            with suppress(OutputError):
+                self._journal.drop(self._unfinished)
+
+    @contextmanager
+    def hint(self, settle: Callable[[], None]) -> Iterator[None]:
+        """Errors say how much is kept, where anything is. `settle`: sees that all that was found is safe."""
+        try:
+            yield
+        except RS4DError as error:
+            if self.store is None or isinstance(error, SceneChangedError | CancelledError):
+                raise
+            with suppress(RS4DError):
+                settle()
+            self.store.give_up()
+            if not len(self.store):
+                raise
+            kept = counted(len(self.store), "finished window")
+            raise type(error)(f"{error}; {kept} kept: run the same again, and it goes on from there") from error
+
+    def __enter__(self) -> "Resumption":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _choose(journal: Journal, scene: dict, settings: dict) -> tuple[Unfinished | None, list[str]]:
+    """The run in the journal that has these settings, if there is one."""
+    notes, found, others = [], None, []
+    for run in journal.runs():
+        if run.scene["path"] == scene["path"] and run.scene != scene:
+            journal.drop(run)
+            notes.append(
+                f"{scene['path']} was changed since a run on it was broken off: what that had found is of no use any "
+                "more, and this run begins anew"
+            )
+        elif run.scene == scene and run.settings == settings:
+            found = found or run
+        else:
+            others.append(run)
+    if found is not None:
+        held = len(journal.windows(found))
+        if held:
+            notes.append(f"goes on with run {found.run}, which was broken off after {counted(held, 'window')}")
+        return found, notes
+    for run in others[:1]:
+        what = difference(settings, run.settings) or f"{scene['path']} instead of {run.scene['path']}"
+        notes.append(
+            f"this run begins anew ({what}); the one that was broken off here before goes on when it is "
+            "repeated with its own settings"
+        )
+    return None, notes
