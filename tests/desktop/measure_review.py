@@ -61,13 +61,16 @@ def _spread(seconds: list[float]) -> str:
 def measure_times(folder: Path) -> None:
     layer, scene = make_layer(folder, OBJECTS)
     told = play(folder, HERE / "review_scenarios.py", "times_of_a_large_layer", LAYER=str(layer), SCENE=str(scene))
-    print(f"{OBJECTS} objects; each: until the panel has answered and the highlight is moved / until the map is drawn")
+    print(f"{OBJECTS} objects, a map of {told['map'][0]} x {told['map'][1]} pixels")
+    print("each: until the panel has answered and the highlight is moved / until the map is drawn and on the screen")
     print("opening: {:.2f} s / {:.2f} s".format(*told["opened_s"]))
     rows = {"next, zooming": told["next_s"], "next, same scale": told["next_without_zoom_s"]}
     rows |= {f"cut, {name}": values for name, values in told["cut_s"].items()}
     for name, values in rows.items():
         answered, drawn = zip(*values, strict=True)
         print(f"{name}: {_spread(answered)} / {_spread(drawn)}")
+    for name, seconds in told["full_look_s"].items():
+        print(f"map {name}, from the last move to the full look: {seconds:.2f} s")
     print("rejecting {} at once: {:.2f} s".format(*told["reject_all_s"]))
 
 

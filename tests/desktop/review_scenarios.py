@@ -86,6 +86,7 @@ def _drawn(desk, act):
 
 def times_of_a_large_layer(desk):
     """How long it takes to open the review, to go on to the next object, and to move the cut."""
+    desk.iface.mainWindow().resize(1400, 900)
     scene = desk.load(os.environ["SCENE"], "scene")
     layer = load_result(desk)
     yield lambda: len(desk.canvas.layers()) == 2 and not desk.canvas.isDrawing()
@@ -103,7 +104,8 @@ def times_of_a_large_layer(desk):
             desk.report[name].append(_drawn(desk, lambda number=number: key(desk, "aar"[number % 3])))
             assert desk.review.session.current != before
             yield lambda: True
-    desk.report["cut_s"] = {}
+    desk.report["cut_s"], desk.report["full_look_s"] = {}, {}
+    desk.report["map"] = [desk.canvas.width(), desk.canvas.height()]
     for name, extent in (("near", desk.canvas.extent()), ("whole", scene.extent())):
         desk.canvas.setExtent(extent)
         desk.canvas.refresh()
@@ -118,7 +120,7 @@ def times_of_a_large_layer(desk):
         desk.shot(f"cut_{name}")
         start = time.perf_counter()
         yield from settled(desk)
-        desk.report[f"full_look_{name}_s"] = time.perf_counter() - start
+        desk.report["full_look_s"][name] = time.perf_counter() - start
     desk.shot("cut")
     start = time.perf_counter()
     ids = desk.review.session.shown
