@@ -1,1 +1,4 @@
-"""The analyst's desk: a queue of objects to decide on, edits, export and evaluation of a layer of polygons."""
+"""The review panel: deciding on objects one by one, mending their outlines, and what comes of it.
+
+`panel` puts the parts together; each is a package. What they share is here: `desk_state` and `keys`.
+"""

@@ -10,13 +10,13 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
-from rs4d_qgis.review import look
-from rs4d_qgis.review.filters import Filters
-from rs4d_qgis.review.keeper import Keeper
+from rs4d_qgis.review.keeping.keeper import Keeper
 from rs4d_qgis.review.keys import Keys
-from rs4d_qgis.review.order import Order
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
-from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.queue.filters import Filters
+from rs4d_qgis.review.queue.order import Order
+from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.reviewed import look
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.waiting import wait_cursor
 from rs4d_qgis.translation import tr
 

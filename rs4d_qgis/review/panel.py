@@ -10,22 +10,22 @@ from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock.scroll import PanelScroll
-from rs4d_qgis.review.class_table import ClassTable
-from rs4d_qgis.review.cut_box import CutBox
-from rs4d_qgis.review.decide_box import DecideBox
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.edit_bar import EditBar
+from rs4d_qgis.review.edits.edit_bar import EditBar
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.evaluate_box import EvaluateBox
-from rs4d_qgis.review.export_box import ExportBox
-from rs4d_qgis.review.fields import missing_fields
+from rs4d_qgis.review.keeping.saving_line import SavingLine
 from rs4d_qgis.review.keys_dialog import KeysDialog
-from rs4d_qgis.review.layer_row import LayerRow
-from rs4d_qgis.review.map_view import MapView
-from rs4d_qgis.review.queue_box import QueueBox
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
-from rs4d_qgis.review.saving_line import SavingLine
-from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.outcome.evaluate_box import EvaluateBox
+from rs4d_qgis.review.outcome.export_box import ExportBox
+from rs4d_qgis.review.queue.class_table import ClassTable
+from rs4d_qgis.review.queue.decide_box import DecideBox
+from rs4d_qgis.review.queue.map_view import MapView
+from rs4d_qgis.review.queue.queue_box import QueueBox
+from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.reviewed.fields import missing_fields
+from rs4d_qgis.review.reviewed.layer_row import LayerRow
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.score_cut.cut_box import CutBox
 from rs4d_qgis.translation import tr
 
 _QUEUE_TAB, _EVALUATE_TAB = 0, 2

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, STATUSES
-from rs4d_qgis.review.filters import Filters
-from rs4d_qgis.review.histogram import ScoreHistogram
-from rs4d_qgis.review.objects import ReviewObject
-from rs4d_qgis.review.order import Order, sort_key
-from rs4d_qgis.review.place import Place
-from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.queue.filters import Filters
+from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.queue.order import Order, sort_key
+from rs4d_qgis.review.queue.place import Place
+from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
 
 CLASSES = ("", "building", "ship")
 scores = st.none() | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)

@@ -31,9 +31,10 @@ from review_layer import CLASSES, contents, opened, write_layer
 
 from rs4d_qgis.layers.results import style_result
 from rs4d_qgis.layers.statuses import REJECTED, STATUSES
-from rs4d_qgis.review import cut_preview, look
-from rs4d_qgis.review.filters import Filters
 from rs4d_qgis.review.panel import ReviewDock
+from rs4d_qgis.review.queue.filters import Filters
+from rs4d_qgis.review.reviewed import look
+from rs4d_qgis.review.score_cut import cut_preview
 
 RED, BLUE = QColor("#ff0000"), QColor("#0000ff")
 COLORS = {"building": "#ff0000", "ship": "#00ff00", "vehicle": "#0000ff"}
@@ -266,6 +267,11 @@ def test_a_slow_map_shows_a_draft_while_the_line_is_dragged_and_its_look_at_rest
     assert qgis_canvas.layers() == slow_map[1:]
     qtbot.waitUntil(lambda: cut.preview.in_sight)
     assert on_the_map(qgis_canvas, layer) == kept(dock, 0.35)
+    cut._line_up()  # it rests for a moment
+    cut.view.dragged.emit(0.45)
+    qtbot.waitUntil(lambda: cut.preview.in_sight)
+    assert on_the_map(qgis_canvas, layer) == kept(dock, 0.45)
+    cut.view.dragged.emit(0.35)
     with qtbot.waitSignal(qgis_canvas.mapCanvasRefreshed):
         cut._line_up()
     assert (cut.preview.on, qgis_canvas.layers()) == (False, slow_map)

@@ -23,8 +23,8 @@ from review_layer import contents, opened
 
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.review.edits.shape_tool import ShapeTool
 from rs4d_qgis.review.panel import ReviewDock
-from rs4d_qgis.review.shape_tool import ShapeTool
 
 TERMINATED = QgsTask.TaskStatus.Terminated
 

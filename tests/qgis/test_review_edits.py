@@ -12,11 +12,11 @@ from qgis.PyQt.QtTest import QTest
 
 from rs4d_qgis.layers.area import GroundArea
 from rs4d_qgis.layers.results import result_fields
-from rs4d_qgis.review import shapes
-from rs4d_qgis.review.duplicates import duplicates
-from rs4d_qgis.review.editor import Editor
+from rs4d_qgis.review.edits import shapes
+from rs4d_qgis.review.edits.duplicates import duplicates
+from rs4d_qgis.review.edits.editor import Editor
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 
 CORNER = (440_000.0, 4_640_000.0)
 # Name: class, score, status, outline in metres from the corner.

@@ -15,9 +15,9 @@ from qgis.PyQt.QtCore import QEvent, QPoint, QPointF, Qt
 from qgis.PyQt.QtGui import QMouseEvent
 
 from rs4d_qgis.layers.results import result_fields, style_result
-from rs4d_qgis.review.curve_view import Curve, CurveView
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.evaluate_box import EvaluateBox
+from rs4d_qgis.review.outcome.curve_view import Curve, CurveView
+from rs4d_qgis.review.outcome.evaluate_box import EvaluateBox
 
 ORIGIN = (440_000.0, 4_640_000.0)
 

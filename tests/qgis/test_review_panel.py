@@ -25,9 +25,9 @@ from review_layer import contents, opened, statuses, write_layer
 
 from rs4d_qgis.layers.results import style_result
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review import look
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.panel import ReviewDock
+from rs4d_qgis.review.reviewed import look
 
 COLORS = {"building": "#ff0000", "ship": "#00ff00", "vehicle": "#0000ff"}
 

@@ -26,10 +26,10 @@ from review_layer import contents, opened, statuses, write_layer
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.fields import add_review_fields, missing_fields
-from rs4d_qgis.review.filters import Filters
-from rs4d_qgis.review.keeper import kept_file
-from rs4d_qgis.review.order import Order
+from rs4d_qgis.review.keeping.keeper import kept_file
+from rs4d_qgis.review.queue.filters import Filters
+from rs4d_qgis.review.queue.order import Order
+from rs4d_qgis.review.reviewed.fields import add_review_fields, missing_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 SQUARE = "MultiPolygon(((440000 4640000, 440005 4640000, 440005 4640005, 440000 4640005, 440000 4640000)))"

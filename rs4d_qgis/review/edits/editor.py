@@ -21,12 +21,12 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 from rs4d_qgis.layers.area import GroundArea
 from rs4d_qgis.layers.source import pixel_size_m
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review import shapes
-from rs4d_qgis.review.duplicates import DUPLICATE_SHARE, duplicates
+from rs4d_qgis.review.edits import shapes
+from rs4d_qgis.review.edits.duplicates import DUPLICATE_SHARE, duplicates
+from rs4d_qgis.review.edits.new_objects import NewObjects
+from rs4d_qgis.review.edits.raw_shapes import RawShapes
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.new_objects import NewObjects
-from rs4d_qgis.review.raw_shapes import RawShapes
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count
 

@@ -14,11 +14,11 @@ from typing import Any
 from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import QLockFile, QObject, QTimer, pyqtSignal
 
-from rs4d_qgis.review.left_edits import LeftEdits, write_kept
-from rs4d_qgis.review.place import Place
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
-from rs4d_qgis.review.session import Session
-from rs4d_qgis.review.unsaved import redo_edits, unsaved_work
+from rs4d_qgis.review.keeping.left_edits import LeftEdits, write_kept
+from rs4d_qgis.review.keeping.unsaved import redo_edits, unsaved_work
+from rs4d_qgis.review.queue.place import Place
+from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 from rs4d_qgis.translation import tr
 
 # A crash loses what came after the last writing; writing takes a few ms, with very many edits some tenths of a second.

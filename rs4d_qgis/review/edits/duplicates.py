@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from qgis.core import QgsFeature, QgsGeometry, QgsSpatialIndex
 
-from rs4d_qgis.review.shapes import iou
+from rs4d_qgis.review.edits.shapes import iou
 
 # An object that has more than this share of its ground in common with better ones of its class is another view of them.
 DUPLICATE_SHARE = 0.4

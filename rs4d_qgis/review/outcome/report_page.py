@@ -31,12 +31,12 @@ from qgis.PyQt.QtGui import QColor, QFont, QImage, QPainter, QPen
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review.summary import SummaryRow
+from rs4d_qgis.review.outcome.summary import SummaryRow
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 
 if TYPE_CHECKING:
-    from rs4d_qgis.review.report import ReportContent
+    from rs4d_qgis.review.outcome.report import ReportContent
 
 _PAGE_MM = (210.0, 297.0)
 _MARGIN_MM = 15.0

@@ -21,10 +21,10 @@ from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 from rs4d_qgis.compat import has_transaction_groups
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
-from rs4d_qgis.review.decision import Decision, Values
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.fields import missing_fields
-from rs4d_qgis.review.objects import ReviewObject
+from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.reviewed.decision import Decision, Values
+from rs4d_qgis.review.reviewed.fields import missing_fields
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count
 
@@ -148,12 +148,12 @@ class ReviewedLayer(QObject):
 
     def objects(self, ids: Iterable[int] | None = None) -> list[ReviewObject]:
         """All objects, or those of these ids that there are, with edits and decisions that are not saved yet."""
-        indices = [self.field(name) for name in _READ]
-        request = QgsFeatureRequest()
-        if ids is not None:
-            request.setFilterFids(list(ids))
-        request.setSubsetOfAttributes(indices)
-        return [self._object(feature, indices) for feature in self.layer.getFeatures(request)]
+        request = QgsFeatureRequest().setSubsetOfAttributes([self.field(name) for name in _READ])
+        return [item for item, _ in self._read(request, ids)]
+
+    def with_features(self, ids: Iterable[int]) -> Iterator[tuple[ReviewObject, QgsFeature]]:
+        """The same of these ids, each with its feature as QGIS has it."""
+        return self._read(QgsFeatureRequest(), ids)
 
     def decide(self, ids: Iterable[int], status: str) -> None:
         """Give objects a status: one undo step, saved at once."""
@@ -218,6 +218,13 @@ class ReviewedLayer(QObject):
         if self._waiting:
             self._write(self._waiting)
         return not self._waiting
+
+    def _read(self, request: QgsFeatureRequest, ids: Iterable[int] | None) -> Iterator[tuple[ReviewObject, QgsFeature]]:
+        indices = [self.field(name) for name in _READ]
+        if ids is not None:
+            request.setFilterFids(list(ids))
+        for feature in self.layer.getFeatures(request):
+            yield self._object(feature, indices), feature
 
     def _object(self, feature: QgsFeature, indices: list[int]) -> ReviewObject:
         waiting = self._waiting.get(feature.id(), {})

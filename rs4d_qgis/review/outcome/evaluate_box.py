@@ -28,13 +28,21 @@ from rs4d_qgis.compat import POLYGON_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.plain_text import as_it_is
-from rs4d_qgis.review.asking import ask_engine
-from rs4d_qgis.review.curve_view import Curve, CurveView
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.errors_layer import KINDS, Errors, ErrorWalk, Spotlight, errors_layer, kind_label, read_errors
+from rs4d_qgis.review.outcome.asking import ask_engine
+from rs4d_qgis.review.outcome.curve_view import Curve, CurveView
+from rs4d_qgis.review.outcome.errors_layer import (
+    KINDS,
+    Errors,
+    ErrorWalk,
+    Spotlight,
+    errors_layer,
+    kind_label,
+    read_errors,
+)
+from rs4d_qgis.review.outcome.snapshot import LayerSnapshot
+from rs4d_qgis.review.outcome.work_line import WorkLine
 from rs4d_qgis.review.row_table import RowTable
-from rs4d_qgis.review.snapshot import LayerSnapshot
-from rs4d_qgis.review.work_line import WorkLine
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 

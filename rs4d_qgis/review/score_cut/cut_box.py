@@ -14,12 +14,12 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import PENDING, REJECTED
-from rs4d_qgis.review import look
-from rs4d_qgis.review.cut_preview import CutPreview
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.histogram import ScoreHistogram
-from rs4d_qgis.review.histogram_view import HistogramView
-from rs4d_qgis.review.many import decide_on_many
+from rs4d_qgis.review.queue.many import decide_on_many
+from rs4d_qgis.review.reviewed import look
+from rs4d_qgis.review.score_cut.cut_preview import CutPreview
+from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
+from rs4d_qgis.review.score_cut.histogram_view import HistogramView
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review.session import Session
+from rs4d_qgis.review.queue.session import Session
 from rs4d_qgis.translation import tr
 
 NOT_REJECTED, ACCEPTED_ONLY, SHOWN = "not_rejected", "accepted", "shown"

@@ -12,7 +12,7 @@ from qgis.PyQt.QtCore import QObject, QRectF, Qt
 from qgis.PyQt.QtGui import QImage, QPainter
 
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.draft import DraftShapes
+from rs4d_qgis.review.score_cut.draft import DraftShapes
 
 # A map that QGIS draws within this follows the line by itself, in its full look.
 _QUICK_S = 0.1
@@ -65,8 +65,9 @@ class CutPreview(QObject):
             return False
         if self._layer is None:
             self._layer = self._desk.reviewed.layer
-            self._picture = _Picture(self._canvas, self._shapes)
-            self._picture.hide()
+            if self._picture is None:  # else it is there still, as the layer was not drawn since
+                self._picture = _Picture(self._canvas, self._shapes)
+                self._picture.hide()
         if not self._leave_out():
             self.end()
             return False
@@ -93,12 +94,13 @@ class CutPreview(QObject):
             self._canvas.mapCanvasRefreshed.disconnect(self._drawn)
 
     def _can_begin(self) -> bool:
+        layer = self._desk.reviewed.layer
         return (
             self._seconds > _QUICK_S
-            and self._shapes is not None
             and self._shapes.ready
             and self._canvas.renderFlag()
-            and self._desk.reviewed.layer in self._canvas.layers()
+            and layer in self._canvas.layers()
+            and layer.isInScaleRange(self._canvas.scale())
         )
 
     def _leave_out(self) -> bool:
@@ -118,6 +120,7 @@ class CutPreview(QObject):
             self._shapes = None
         if self._desk.reviewed is not None:
             self._shapes = DraftShapes(self._desk.reviewed, self._canvas, self)
+            self._shapes.restarted.connect(self.end)
 
     def _ask(self, layers: list[QgsMapLayer]) -> None:
         self._due = _ASKED

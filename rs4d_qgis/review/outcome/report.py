@@ -26,8 +26,8 @@ from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.layers.source import pixel_size_m
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.report_page import PICTURE_MM, draw_scale_bar, layout_of
-from rs4d_qgis.review.summary import Summary, summarize
+from rs4d_qgis.review.outcome.report_page import PICTURE_MM, draw_scale_bar, layout_of
+from rs4d_qgis.review.outcome.summary import Summary, summarize
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 

@@ -17,7 +17,6 @@ from qgis.core import (
     QgsExpressionContextUtils,
     QgsFeature,
     QgsFeatureRenderer,
-    QgsFeatureRequest,
     QgsProject,
     QgsRenderContext,
     QgsRuleBasedRenderer,
@@ -25,19 +24,21 @@ from qgis.core import (
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QObject, Qt, QTimer
+from qgis.PyQt.QtCore import QObject, Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QBrush, QColor, QPainter, QPainterPath, QPen
 
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
-from rs4d_qgis.review import look
-from rs4d_qgis.review.objects import ReviewObject
-from rs4d_qgis.review.reviewed_layer import ReviewedLayer
+from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.reviewed import look
+from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 
 # Cuts are whole hundredths: objects between two of them are cut together.
 _CUTS = [step / 100 for step in range(101)]
 # Reading goes on between events, in slices that nobody feels.
 _SLICE_S = 0.008
 _READ_AT_ONCE = 200
+# They take about 1 KB each.
+_MOST_OBJECTS = 200_000
 
 
 class _Paint(NamedTuple):
@@ -65,7 +66,12 @@ class DraftShapes(QObject):
     """The outlines of a layer under review, in the map's CRS, in the colours of the layer's own look.
 
     They are read bit by bit while QGIS is idle, and follow the layer, its look and the map's CRS.
+
+    Signals:
+        restarted(): nothing is there, as all is read anew.
     """
+
+    restarted = pyqtSignal()
 
     def __init__(self, reviewed: ReviewedLayer, canvas: QgsMapCanvas, parent: QObject | None = None):
         super().__init__(parent)
@@ -98,14 +104,12 @@ class DraftShapes(QObject):
         """Let go of layer and map."""
         self._timer.stop()
         self._pending = []
-        for signal, slot in (
-            (self._canvas.destinationCrsChanged, self._restart),
-            (self._canvas.scaleChanged, self._scale_changed),
-        ):
-            signal.disconnect(slot)
+        self._reviewed.changed.disconnect(self._changed)
         if not sip.isdeleted(self._reviewed.layer):
             self._reviewed.layer.rendererChanged.disconnect(self._restart)
-            self._reviewed.changed.disconnect(self._changed)
+        if not sip.isdeleted(self._canvas):
+            self._canvas.destinationCrsChanged.disconnect(self._restart)
+            self._canvas.scaleChanged.disconnect(self._scale_changed)
 
     def read(self) -> None:
         """Read at once what is still to be read."""
@@ -149,6 +153,9 @@ class DraftShapes(QObject):
         self._paths.clear()
         self._renderer = look.review_renderer(self._reviewed.layer)
         self._pending = []
+        self.restarted.emit()
+        if self._reviewed.layer.featureCount() > _MOST_OBJECTS:
+            self._renderer = None
         if self._renderer is None:  # such as a heat map's, which a review leaves alone
             return
         self._by_scale = isinstance(self._renderer, QgsRuleBasedRenderer) and any(
@@ -171,10 +178,8 @@ class DraftShapes(QObject):
         while self._pending and time.perf_counter() < end:
             ids, self._pending = self._pending[:_READ_AT_ONCE], self._pending[_READ_AT_ONCE:]
             self._forget(ids)
-            objects = {item.id: item for item in self._reviewed.objects(ids)}
-            for feature in layer.getFeatures(QgsFeatureRequest().setFilterFids(ids)):
-                if feature.id() in objects:
-                    self._add(feature, objects[feature.id()], context, to_map, paints)
+            for item, feature in self._reviewed.with_features(ids):
+                self._add(feature, item, context, to_map, paints)
         self._renderer.stopRender(context)
         if not self._pending:
             self._timer.stop()

@@ -27,9 +27,9 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.source import local_file
 from rs4d_qgis.plain_text import as_it_is
-from rs4d_qgis.review.asking import ask_engine
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.export_choice import (
+from rs4d_qgis.review.outcome.asking import ask_engine
+from rs4d_qgis.review.outcome.export_choice import (
     ACCEPTED_ONLY,
     CHIPS,
     COCO,
@@ -42,10 +42,10 @@ from rs4d_qgis.review.export_choice import (
     renamed,
     statuses_for_chips,
 )
-from rs4d_qgis.review.report import Report
-from rs4d_qgis.review.snapshot import LayerSnapshot
-from rs4d_qgis.review.summary import summarize, to_csv
-from rs4d_qgis.review.work_line import WorkLine
+from rs4d_qgis.review.outcome.report import Report
+from rs4d_qgis.review.outcome.snapshot import LayerSnapshot
+from rs4d_qgis.review.outcome.summary import summarize, to_csv
+from rs4d_qgis.review.outcome.work_line import WorkLine
 from rs4d_qgis.settings import last, set_last
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced

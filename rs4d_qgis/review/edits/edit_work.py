@@ -12,10 +12,10 @@ from qgis.PyQt.QtWidgets import QMessageBox
 
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import REJECTED
-from rs4d_qgis.review import shapes
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.editor import Editor
-from rs4d_qgis.review.engine_edits import EngineEdits
+from rs4d_qgis.review.edits import shapes
+from rs4d_qgis.review.edits.editor import Editor
+from rs4d_qgis.review.edits.engine_edits import EngineEdits
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.waiting import wait_cursor
 from rs4d_qgis.translation import tr

@@ -23,10 +23,10 @@ from rs4d_qgis import settings
 from rs4d_qgis.bundled import icon
 from rs4d_qgis.dock.draw_tool import DrawTool
 from rs4d_qgis.layers.class_names import class_label
-from rs4d_qgis.review import shapes
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.edit_work import EditWork
-from rs4d_qgis.review.shape_tool import ShapeTool
+from rs4d_qgis.review.edits import shapes
+from rs4d_qgis.review.edits.edit_work import EditWork
+from rs4d_qgis.review.edits.shape_tool import ShapeTool
 from rs4d_qgis.translation import tr
 
 # Of a larger selection nobody looks at each object, to know which buttons apply.

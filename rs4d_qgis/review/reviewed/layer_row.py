@@ -10,7 +10,7 @@ from qgis.PyQt.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayo
 from rs4d_qgis.compat import POLYGON_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.fields import add_review_fields, missing_fields
+from rs4d_qgis.review.reviewed.fields import add_review_fields, missing_fields
 from rs4d_qgis.translation import tr
 
 

@@ -10,7 +10,7 @@ from qgis.core import QgsVectorLayer
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QIODevice, QLockFile, QObject, QSaveFile
 
-from rs4d_qgis.review.unsaved import unsaved_work
+from rs4d_qgis.review.keeping.unsaved import unsaved_work
 
 
 class LeftEdits(QObject):

@@ -1,0 +1,1 @@
+"""Edits of outlines, each one step of QGIS's own undo."""

@@ -1,0 +1,1 @@
+"""What a crash would take, kept until it is saved."""

@@ -1,0 +1,1 @@
+"""What comes of a review: exports, reports, and figures against a reference."""
