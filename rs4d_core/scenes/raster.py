@@ -1,15 +1,17 @@
 """One raster that GDAL can open: the checks at opening, the choice of bands, and reading pixels with their validity."""
 
+import functools
 import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import ensure_env
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
@@ -48,6 +50,26 @@ SEARCHED_SIDE = 1024
 MOST_SEARCHED = 4096
 
 
+# What rasterio raises when GDAL fails: its own class where it looks at the error, GDAL's where it does not.
+GDAL_ERRORS = (RasterioIOError, CPLE_BaseError)
+
+
+def opens_raster(function: Callable) -> Callable:
+    """For class methods that open a raster, named by their first argument: what GDAL has to say of a damaged file goes
+    to no stderr but into a SceneError."""
+
+    @ensure_env
+    @functools.wraps(function)
+    def opening(owner: type, path: Path | str, *arguments, **named):
+        try:
+            return function(owner, path, *arguments, **named)
+        except GDAL_ERRORS as error:
+            reason = without_secrets(str(error))
+            raise SceneError(f"{shown(str(path))} is damaged ({reason}): copy or download it again") from error
+
+    return opening
+
+
 class Raster:
     """An open raster and its chosen bands. Holds one GDAL handle: not to be used by two threads at the same time.
 
@@ -65,7 +87,7 @@ class Raster:
         self._network = network_options(_sources(dataset))
 
     @classmethod
-    @ensure_env  # without, what GDAL has to say of a file goes to stderr
+    @opens_raster
     def open(cls, path: Path | str, bands: Sequence[int] | None) -> "Raster":
         """Raises SceneError for what is no readable raster, OptionError for bands that it does not have."""
         dataset = _open(path)
@@ -109,7 +131,7 @@ class Raster:
             with rasterio.Env(**self._cache(), **self._network):
                 planes = self.dataset.read(self._distinct, window=window, out_dtype=self._common_dtype)
                 valid = self._valid(planes, window)
-        except RasterioIOError as error:
+        except GDAL_ERRORS as error:
             reason = without_secrets(str(error.__cause__ or error))
             mend = "the file is damaged: copy or download it again"
             if self._network:
@@ -239,7 +261,7 @@ def _open(path: Path | str) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.Env(**network_options([name])):
                 return rasterio.open(gdal_name(name))
-    except (RasterioIOError, ValueError, TypeError) as error:
+    except (*GDAL_ERRORS, ValueError, TypeError) as error:
         if is_local and os.path.isdir(name):
             raise SceneError(f"{name} is a folder: give a raster file") from error
         if is_local and not os.access(name, os.R_OK):
@@ -318,8 +340,8 @@ def _check_whole(dataset: DatasetReader, path: Path | str) -> None:
     # GDAL shows a file of a single compressed strip in blocks of one line.
     if high > 1 and size < TIFF_ENTRY_BYTES * count * planes:
         raise SceneError(
-            f"{path} claims {dataset.width} x {dataset.height} pixels, for which a file of {size} bytes cannot even hold "
-            "the list of its blocks: copy or download it again"
+            f"{path} claims {dataset.width} x {dataset.height} pixels, but a file of {size} bytes cannot even hold the "
+            "list of their blocks: copy or download it again"
         )
     every = -(-count * planes // BLOCKS_CHECKED)
     for band in dataset.indexes[:planes]:
@@ -364,7 +386,11 @@ def _palette(dataset: DatasetReader, bands: tuple[int, int, int]) -> np.ndarray 
         return None
     if dataset.dtypes[bands[0] - 1] != "uint8":
         return None
+    try:
+        colors = dataset.colormap(bands[0])
+    except ValueError:  # it has none, against what its head says
+        return None
     table = np.zeros((3, 256), dtype=np.uint8)
-    for value, color in dataset.colormap(bands[0]).items():
+    for value, color in colors.items():
         table[:, value] = color[:3]
     return table

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 from affine import Affine
-from rasterio.env import ensure_env
 from shapely import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
 
@@ -18,7 +17,7 @@ from rs4d_core.scenes.area import Area, AreaMask
 from rs4d_core.scenes.damage import Block, blocks_of, read_readable
 from rs4d_core.scenes.georeference import georeference, pixels_around, pixels_inside
 from rs4d_core.scenes.ground import Ground
-from rs4d_core.scenes.raster import Raster
+from rs4d_core.scenes.raster import Raster, opens_raster
 from rs4d_core.scenes.resample import Axis, resample
 from rs4d_core.scenes.resolution import Scale, choose_scale
 from rs4d_core.scenes.stretch import Stretch, measure_stretch
@@ -98,7 +97,7 @@ class Scene:
         self._bad: dict[Raster, set[Block]] = {}
 
     @classmethod
-    @ensure_env  # without, what GDAL has to say of a file goes to stderr
+    @opens_raster
     def open(
         cls,
         path: Path | str,
