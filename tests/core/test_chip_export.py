@@ -12,6 +12,7 @@ import shapely
 from affine import Affine
 from PIL import Image
 from shapely.geometry import MultiPolygon, box
+from small_runs import FINETUNING, RUNNING
 
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_scene
@@ -181,46 +182,17 @@ def test_training_takes_the_folder_as_it_is(tmp_path, scene):
     layer = write_layer(tmp_path / "layer.gpkg", scene, UTM, shapes, ["accepted"] * 20, ["building", "ship"] * 10)
     export_chips(layer, tmp_path / "harbour" / "annotations.json", 96, accepted=True)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text("""
-[model]
-name = "harbour"
-preset = "tiny"
-classes = ["building", "ship"]
-colors = ["#ff0000", "#0000ff"]
-resolution_m = [0.3, 1.0]
-
-[[datasets]]
-kind = "coco"
-name = "harbour"
-annotations = "harbour/annotations.json"
-images = "harbour/images"
-weight = 1
-scale = [0.8, 1.25]
-licence = "own"
-held_back = { place = 'x(\\d+)_y(\\d+)', block = [0, 0, 90, 90] }
-
-[optimization]
-image_size = 64
-batch = 1
-steps = 2
-lr = 1e-3
-warmup_steps = 1
-precision = "32"
-seed = 5
-
-[evaluation]
-every = 2
-
-[running]
-checkpoint_steps = 2
-log_every = 1
-threads = 1
-workers = 0
-accelerator = "cpu"
-""")
-    result = train(read_recipe(recipe, []), tmp_path, tmp_path / "run")
+    recipe.write_text(FINETUNING + RUNNING)
+    data = {
+        "annotations": '"harbour/annotations.json"',
+        "images": '"harbour/images"',
+        "held_back": "{ place = 'x(\\d+)_y(\\d+)', block = [0, 0, 90, 90] }",
+    }
+    short = "optimization.batch=1", "optimization.steps=2", "optimization.warmup_steps=1"
+    overrides = [*(f"datasets.squares.{name}={value}" for name, value in data.items()), *short]
+    result = train(read_recipe(recipe, overrides), tmp_path, tmp_path / "run")
     assert result.step == 2
-    assert "harbour" in result.metrics
+    assert result.metrics["squares"]["images"] > 0
 
 
 def test_refusals_leave_nothing(tmp_path, scene):

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+from small_runs import ROOT, kill_after, metrics_of, start, wait_for_steps, write_distillation
 
 from rs4d_core.cli import main
 from rs4d_core.distillation.ablation import cells_of, run_ablation
@@ -23,66 +23,17 @@ from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_
 from rs4d_core.distillation.teacher import open_teacher
 from rs4d_core.distillation.views import find_images, read_view, views_of
 from rs4d_core.errors import DatasetError, ModelFileError, RecipeError, RunFailedError
-from rs4d_core.models.checkpoint import default_model_path, read_card
+from rs4d_core.models.checkpoint import read_card
 from rs4d_core.models.config import preset
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
 from rs4d_core.models.segmenter import Segmenter
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = f"""
-[student]
-name = "pupil"
-preset = "tiny"
-
-[teacher]
-kind = "segmenter"
-source = "{default_model_path()}"
-
-[images]
-held_back = 2
-
-[corruption]
-noise = 30
-mask = 25
-full_at = 0.9
-
-[optimization]
-image_size = 64
-batch = 4
-steps = 16
-lr = 1e-3
-warmup_steps = 3
-precision = "32"
-seed = 5
-
-[evaluation]
-every = 8
-
-[running]
-checkpoint_steps = 3
-log_every = 1
-threads = 1
-workers = 0
-accelerator = "cpu"
-"""
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Ten images in two folders: bright squares on a dark, uneven ground; one more is cut short."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for number in range(10):
-        place = folder / "images" / ("a" if number < 5 else "b")
-        place.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(rng.integers(20, 120, (80, 64, 3), dtype=np.uint8))
-        x, y = rng.integers(0, 40, 2).tolist()
-        ImageDraw.Draw(picture).rectangle((x, y, x + 23, y + 23), (200, 180, 160))
-        picture.save(place / f"{number}.png")
-    whole = (folder / "images" / "a" / "3.png").read_bytes()
-    (folder / "images" / "a" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "recipe.toml").write_text(RECIPE)
+    write_distillation(folder)
     return folder
 
 
@@ -90,30 +41,12 @@ def recipe_of(data: Path, *overrides: str) -> DistillationRecipe:
     return read_distillation_recipe(data / "recipe.toml", overrides)
 
 
-def metrics_of(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if key not in ("images_per_second", "seconds")} for line in lines
-    ]
-
-
 def losses_of(folder: Path) -> list[float]:
     return [line["l1"] for line in metrics_of(folder) if "l1" in line]
 
 
-def start(data: Path, runs: Path, *arguments: str) -> subprocess.Popen:
-    script = ROOT / "training" / "distill.py"
-    command = [sys.executable, script, data / "recipe.toml", "--data", data / "images", "--runs", runs, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_losses(run: subprocess.Popen, folder: Path, count: int) -> None:
-    """Until the run has told that many losses."""
-    deadline = time.monotonic() + 120
-    while not (folder / "metrics.jsonl").exists() or len(losses_of(folder)) < count:
-        assert run.poll() is None, run.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def distill(data: Path, runs: Path, *arguments: str) -> subprocess.Popen:
+    return start("distill", data / "recipe.toml", data / "images", runs, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +105,8 @@ def test_a_segmenter_starts_from_the_distilled_encoder(whole):
 def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp_path):
     folder = tmp_path / "pupil"
     for steps in (4, 11):
-        killed = start(data, tmp_path)
-        wait_for_losses(killed, folder, steps)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.communicate()
-    last = start(data, tmp_path)
+        kill_after(distill(data, tmp_path), folder, steps)
+    last = distill(data, tmp_path)
     errors = last.communicate()[1]
     assert last.returncode == 0, errors
     assert metrics_of(folder) == metrics_of(whole)
@@ -185,14 +115,14 @@ def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp
 
 def test_a_run_folder_serves_one_run_at_a_time(data, tmp_path):
     folder = tmp_path / "pupil"
-    first = start(data, tmp_path, "--set", "optimization.steps=4000")
-    wait_for_losses(first, folder, 1)
-    second = start(data, tmp_path)
+    first = distill(data, tmp_path, "--set", "optimization.steps=4000")
+    wait_for_steps(first, folder, 1)
+    second = distill(data, tmp_path)
     errors = second.communicate()[1].splitlines()
     assert second.returncode == 2
     assert errors == [f"error: another process is at work in {folder}: wait for its end, or give another --name"]
     before = losses_of(folder)
-    wait_for_losses(first, folder, len(before) + 1)  # the first goes on
+    wait_for_steps(first, folder, len(before) + 1)  # the first goes on
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert losses_of(folder)[: len(before)] == before
@@ -201,8 +131,8 @@ def test_a_run_folder_serves_one_run_at_a_time(data, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are listed by Linux alone")
 def test_no_process_that_loads_outlives_a_killed_run(data, tmp_path):
     settings = "running.workers=1", "optimization.batch=8", "optimization.steps=4000"
-    killed = start(data, tmp_path, *(word for setting in settings for word in ("--set", setting)))
-    wait_for_losses(killed, tmp_path / "pupil", 1)
+    killed = distill(data, tmp_path, *(word for setting in settings for word in ("--set", setting)))
+    wait_for_steps(killed, tmp_path / "pupil", 1)
     children = [
         Path("/proc") / pid for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
     ]
@@ -217,7 +147,7 @@ def test_no_process_that_loads_outlives_a_killed_run(data, tmp_path):
 
 
 def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(data, whole, tmp_path):
-    both = start(data, tmp_path, "--set", "running.devices=2", "--json")
+    both = distill(data, tmp_path, "--set", "running.devices=2", "--json")
     output, errors = both.communicate(timeout=200)
     assert both.returncode == 0, errors
     assert json.loads(output)["step"] == 16
@@ -261,7 +191,7 @@ def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_p
     grid = ["ablation.noise=[0, 20]", "ablation.mask=[0]", 'ablation.schedules=["adaptive"]']
     overrides = [*grid, "optimization.steps=2", "optimization.warmup_steps=1"]
     settings = [word for override in overrides for word in ("--set", override)]
-    first = start(data, tmp_path, *settings, "--ablation", "--json")
+    first = distill(data, tmp_path, *settings, "--ablation", "--json")
     output, errors = first.communicate(timeout=200)
     assert first.returncode == 0, errors
     result = json.loads(output)

@@ -1,17 +1,13 @@
 import importlib.util
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from small_runs import FINETUNING, ROOT, RUNNING, kill_after, metrics_of, start, wait_for_steps, write_finetuning
 from torch import nn
 
 from rs4d_core.datasets.sample import Annotation, Sample
@@ -29,87 +25,18 @@ from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
 from rs4d_core.runs.tables import differences, to_toml
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_RECIPE = ROOT / "training" / "recipes" / "tiny.toml"
-RECIPE = """
-[model]
-name = "squares"
-preset = "tiny"
-classes = ["building", "ship"]
-colors = ["#ff0000", "#0000ff"]
-resolution_m = [0.3, 1.0]
-
-[[datasets]]
-kind = "coco"
-name = "squares"
-annotations = "squares.json"
-images = "images"
-weight = 1
-scale = [0.8, 1.25]
-licence = "generated"
-held_back = { count = 2, seed = 3 }
-
-[optimization]
-image_size = 64
-batch = 2
-steps = 14
-lr = 1e-3
-warmup_steps = 3
-precision = "32"
-seed = 5
-
-[evaluation]
-every = 7
-
-[running]
-checkpoint_steps = 3
-log_every = 1
-threads = 1
-workers = 0
-accelerator = "cpu"
-"""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Eight images of 80 x 64 pixels, each with bright squares (buildings) on a dark ground."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for number in range(1, 9):
-        picture = Image.fromarray(rng.integers(20, 60, (64, 80, 3), dtype=np.uint8))
-        for x in (5, 45):
-            y = int(rng.integers(5, 35))
-            ImageDraw.Draw(picture).rectangle((x, y, x + 23, y + 23), (200, 180, 160))
-            ring = [x, y, x + 24, y, x + 24, y + 24, x, y + 24]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": 1,
-                    "bbox": [x, y, 24, 24],
-                    "segmentation": [ring],
-                    "area": 576,
-                    "iscrowd": 0,
-                }
-            )
-        picture.save(folder / "images" / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": 80, "height": 64})
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "building"}]}
-    (folder / "squares.json").write_text(json.dumps(content))
-    (folder / "squares.toml").write_text(RECIPE)
+    write_finetuning(folder)
     return folder
 
 
 def recipe_of(data: Path, *overrides: str) -> Recipe:
     return read_recipe(data / "squares.toml", overrides)
-
-
-def metrics_of(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timings = ("images_per_second", "seconds")
-    return [{key: value for key, value in line.items() if key not in timings} for line in lines]
 
 
 # The recipe
@@ -155,7 +82,7 @@ def test_a_wrong_setting_is_named(data, override, message):
 
 
 def test_a_missing_setting_and_a_missing_file_are_named(data, tmp_path):
-    (tmp_path / "short.toml").write_text(RECIPE.replace('licence = "generated"', ""))
+    (tmp_path / "short.toml").write_text((FINETUNING + RUNNING).replace('licence = "generated"', ""))
     with pytest.raises(RecipeError, match=r'lacks the setting "datasets\.squares\.licence"'):
         read_recipe(tmp_path / "short.toml")
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*nowhere\.toml"):
@@ -163,6 +90,20 @@ def test_a_missing_setting_and_a_missing_file_are_named(data, tmp_path):
 
 
 # Splits and data
+
+
+def test_an_image_that_is_none_is_found_before_the_first_step(tmp_path):
+    write_finetuning(tmp_path)
+    (tmp_path / "images" / "4.png").write_text("not a picture")
+    with pytest.raises(DatasetError, match=r"4\.png: not an image"):
+        open_data(recipe_of(tmp_path), tmp_path)
+
+
+def test_a_file_without_images_is_named(tmp_path):
+    write_finetuning(tmp_path)
+    (tmp_path / "squares.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(DatasetError, match=r"squares\.json lists no image"):
+        open_data(recipe_of(tmp_path), tmp_path)
 
 
 def test_a_class_map_names_classes_of_at_least_one_of_the_files(data, tmp_path):
@@ -331,32 +272,16 @@ def test_the_average_follows_fast_at_first_and_slowly_later():
 # The loop
 
 
-def finetune_command(data: Path, runs: Path) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "training" / "finetune.py", data / "squares.toml", "--data", data, "--runs", runs]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_steps(process: subprocess.Popen, folder: Path, steps: int) -> None:
-    deadline = time.monotonic() + 120
-    metrics = folder / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count('"grad_norm"') >= steps):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_run_that_is_killed_and_stopped_ends_as_the_unbroken_one(data, tmp_path):
     threads = torch.get_num_threads()
     whole = train(recipe_of(data), data, tmp_path / "whole" / "squares")
     folder = tmp_path / "broken" / "squares"
 
-    killed = finetune_command(data, tmp_path / "broken")
-    wait_for_steps(killed, folder, 5)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    command = "finetune", data / "squares.toml", data, tmp_path / "broken"
+    kill_after(start(*command), folder, 5)
     assert not (folder / "final.safetensors").exists()
 
-    stopped = finetune_command(data, tmp_path / "broken")
+    stopped = start(*command)
     wait_for_steps(stopped, folder, 9)
     stopped.terminate()
     errors = stopped.communicate()[1]
