@@ -217,6 +217,8 @@ class _Run(TrainingRun):
         self._teacher, self._views, self._held_back = teacher, views, held_back
         cache = recipe.teacher.cache
         self._cache = MapCache(Path(cache), teacher.identity) if cache else None
+        if self._cache is not None:
+            self._cache.prepare()
         self._pixel_mean = torch.tensor(PIXEL_MEAN, device=fabric.device).view(1, 3, 1, 1)
         self._pixel_std = torch.tensor(PIXEL_STD, device=fabric.device).view(1, 3, 1, 1)
         self._errors: TokenErrors | None = None
@@ -260,8 +262,7 @@ class _Run(TrainingRun):
             views = torch.tensor([entry.view for entry in entries], device=coarse.device)
             if self._fabric.world_size > 1:
                 # In the order of their places: it matters where a small set shows a view twice in a batch.
-                coarse = self._fabric.all_gather(coarse).flatten(0, 1)
-                views = self._fabric.all_gather(views).flatten()
+                coarse, views = _gathered(coarse), _gathered(views)
             self._errors.learn(views.tolist(), coarse)
 
     def progress(self) -> dict[str, float]:
@@ -348,6 +349,13 @@ class _Run(TrainingRun):
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images - self._pixel_mean) / self._pixel_std
+
+
+def _gathered(part: Tensor) -> Tensor:
+    """Every process's `(n, ...)`, in the order of the processes, as one tensor."""
+    parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
 
 
 def _readable(views: list[View], size: int, bands: tuple[int, ...] | None, journal: Journal) -> Iterator[Batch]:

@@ -47,6 +47,17 @@ class MapCache:
         self._open = functools.lru_cache(_OPEN_SHARDS)(self._open_shard)
         self.damaged: list[str] = []
 
+    def prepare(self) -> None:
+        """Make the folder: a run shall not find out at its first full shard that it cannot.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(self._folder, error) from error
+
     def get(self, key: str) -> Tensor | None:
         """The map `(C, h, w)` float16 of a key, if it is there."""
         if key in self._pending:
@@ -78,19 +89,20 @@ class MapCache:
         """
         if not self._pending:
             return
+        self.prepare()
         keys, maps = list(self._pending), torch.stack(list(self._pending.values()))
         metadata = {"keys": json.dumps(keys), "sha256": _sha256(maps)}
         path = self._folder / f"{uuid.uuid4().hex}.safetensors"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, safetensors.torch.save({"maps": maps}, metadata))
         except OSError as error:
-            raise OutputError(
-                f"cannot write teacher maps to {path} ({error}): make room, or cache elsewhere"
-            ) from error
+            raise self._unwritable(path, error) from error
         self._pending = {}
         self._enter(path.name, keys)
         self._checked.add(path.name)
+
+    def _unwritable(self, path: Path, error: OSError) -> OutputError:
+        return OutputError(f"cannot write teacher maps to {path} ({error}): make room, or cache elsewhere")
 
     def _look(self) -> None:
         """Find shards that others have written since the last time."""

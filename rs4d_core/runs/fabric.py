@@ -1,6 +1,7 @@
 """The devices of a run, through Lightning Fabric."""
 
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ def open_fabric(running: Running, settings: Optimization, folder: Path, unused_p
     Raises:
         OptionError: there is no such device.
     """
+    # It names the precision, and draws a box where it starts processes: the run's own log says what there is to know.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if running.threads is not None:
         torch.set_num_threads(running.threads)
     device = choose_device(running.accelerator).name

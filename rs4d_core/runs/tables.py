@@ -7,6 +7,7 @@ repeats as `kind = "..."`.
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import types
 import typing
@@ -171,6 +172,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, where)
     if hint is float and type(value) is int:
         return float(value)
+    if type(value) is float and not math.isfinite(value):
+        raise RecipeError(f"{where} is {value}: it must be a finite number")
     if type(value) is not hint:
         raise RecipeError(f"{where} is {value!r}: it must be of type {hint.__name__}")
     return value
