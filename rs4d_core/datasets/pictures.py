@@ -1,6 +1,8 @@
 """Decode a sample's image."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -16,6 +18,23 @@ def read_picture(sample: Sample) -> Image.Image:
         DatasetError: the file cannot be decoded, has more than 8 bits a band, or its size is not what the annotations
             say.
     """
+    with _opened(sample) as image:
+        return image.convert("RGB")
+
+
+def check_picture(sample: Sample) -> None:
+    """See by its header that the sample's image can be read as annotated: for many images, before hours of work.
+
+    Raises:
+        DatasetError: as `read_picture`; of damage behind the header nothing is known.
+    """
+    with _opened(sample):
+        pass
+
+
+@contextmanager
+def _opened(sample: Sample) -> Iterator[Image.Image]:
+    """The image, its pixels not decoded yet. What goes wrong inside the context becomes a DatasetError as well."""
     source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
     try:
         with Image.open(source) as image:
@@ -29,7 +48,7 @@ def read_picture(sample: Sample) -> Image.Image:
                     f"{sample.name}: is {image.width} x {image.height} pixels, its annotations are for "
                     f"{sample.width} x {sample.height}; use the images that the annotations were made on"
                 )
-            return image.convert("RGB")
+            yield image
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:  # SyntaxError: a damaged PNG
         raise DatasetError(
             f"{sample.name}: not an image that Pillow can read ({error}); convert it to PNG or JPEG"

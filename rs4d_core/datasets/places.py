@@ -64,8 +64,8 @@ def held_back_blocks(counts: np.ndarray, split: Split) -> list[int]:
     some = np.flatnonzero(counts.sum(axis=1))
     if len(some) < 2:
         raise DatasetError(
-            "all objects lie in one block of ground, so none can be held back by place; give smaller chips or more "
-            "ground, or hold nothing back (--val-share 0)"
+            "all objects lie in one block of ground, so none can be held back by place; give smaller chips (--chip) or "
+            "more ground, or hold nothing back (--val-share 0)"
         )
     shares = counts / counts.sum(axis=0)
     order = [int(block) for block in np.random.default_rng(split.seed).permutation(some)]

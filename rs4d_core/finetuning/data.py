@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.coco_records import check_class_map, read_content
 from rs4d_core.datasets.copy_paste import paste_instances
+from rs4d_core.datasets.pictures import check_picture
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES, synthetic_samples
 from rs4d_core.datasets.transforms import TransformSettings, load_training_image
@@ -125,6 +126,8 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
     for data in recipe.datasets:
         if isinstance(data, CocoData):
             training, kept = _coco_samples(data, root, classes)
+            for sample in (*training, *kept):
+                check_picture(sample)  # a run shall not end hours later for a picture of another size
             settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
             sources.append(CocoSource(training, settings, data.balanced, data.copy_paste))
         else:
@@ -145,6 +148,8 @@ def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple
         files = [data.annotations, *([held_back.annotations] if held_back and held_back.annotations else [])]
         check_class_map({root / file: read_content(root / file) for file in files}, data.class_map)
     samples = read_coco(root / data.annotations, images, classes, data.class_map)
+    if not samples:
+        raise DatasetError(f"{root / data.annotations} lists no image: there is nothing to train on")
     if held_back is None or held_back.annotations is None:
         return split(data.name, samples, held_back)
     kept = read_coco(root / held_back.annotations, images, classes, data.class_map)
