@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,7 +19,8 @@ from rs4d_core.models.instances import Instances
 
 MASK_THRESHOLD = 0.5
 MOST_DETECTIONS = 100
-"""Detections counted in an image and class, best first: COCO's own number, so that figures compare."""
+"""Detections counted in an image and class, best first: COCO's own number, so that figures compare. Other data sets of
+aerial images are denser than COCO: see `CocoMetrics.box_unlimited`."""
 _SIZES = ("all", "small", "medium", "large")
 
 
@@ -46,8 +48,8 @@ class ClassMetrics:
 
     Attributes:
         instances: how many there are to find, without crowd regions.
-        best_score: the score threshold at which F1 is largest, at IoU 0.5, of masks (of boxes where no mask is known);
-            None where nothing was found.
+        best_score: the score threshold at which F1 is largest, at IoU 0.5, of masks (of boxes where no mask is known),
+            with every detection counted; None where nothing was found.
     """
 
     instances: int
@@ -62,11 +64,20 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """Box and mask precision over all classes (mean over those with instances), and class by class."""
+    """Box and mask precision over all classes (mean over those with instances), and class by class.
+
+    Attributes:
+        most_instances: of one class in one image, without crowd regions.
+        box_unlimited, mask_unlimited: `box` and `mask` with every detection counted, where `most_instances` is more
+            than COCO counts detections: of 150 houses, its own figures can know 100. None elsewhere.
+    """
 
     images: int
+    most_instances: int
     box: AveragePrecision
     mask: AveragePrecision
+    box_unlimited: AveragePrecision | None
+    mask_unlimited: AveragePrecision | None
     by_class: dict[str, ClassMetrics]
 
     def to_json(self) -> dict[str, Any]:
@@ -141,13 +152,19 @@ class Comparison:
     def metrics(self) -> CocoMetrics:
         """Box and mask precision over all classes, and class by class."""
         box, mask = self._box, self._mask
+        wanted = [(entry["image_id"], entry["category_id"]) for entry in self._truth if not entry["iscrowd"]]
+        most = max(Counter(wanted).values(), default=0)
+        dense = most > MOST_DETECTIONS
         return CocoMetrics(
             images=len(self._samples),
+            most_instances=most,
             box=box.overall(),
             mask=mask.overall(),
+            box_unlimited=box.overall(unlimited=True) if dense else None,
+            mask_unlimited=mask.overall(unlimited=True) if dense else None,
             by_class={
                 name: ClassMetrics(
-                    instances=sum(e["category_id"] == k + 1 and not e["iscrowd"] for e in self._truth),
+                    instances=sum(category == k + 1 for _, category in wanted),
                     box_ap=box.precision(label=k),
                     box_ap50=box.precision(label=k, iou=0.5),
                     box_ap75=box.precision(label=k, iou=0.75),
@@ -252,29 +269,32 @@ class _Evaluated:
             }
             result.createIndex()
             run = COCOeval(reference, result, kind)
-            run.params.maxDets = [MOST_DETECTIONS]
+            found_of = Counter((detection["image_id"], detection["category_id"]) for detection in found)
+            run.params.maxDets = [MOST_DETECTIONS, max([MOST_DETECTIONS, *found_of.values()])]
             run.evaluate()
             run.accumulate()
         self._run = run
         self._ious = run.params.iouThrs
         self._recalls = run.params.recThrs
         # (IoU, recall, class), and with the size at place 3 for precision; -1 where there is nothing to find.
-        self._precision = run.eval["precision"][..., 0]
-        self._scores = run.eval["scores"][:, :, :, 0, 0]
+        self._precision, self._unlimited = run.eval["precision"][..., 0], run.eval["precision"][..., 1]
+        self._scores = run.eval["scores"][:, :, :, 0, 1]
 
-    def overall(self) -> AveragePrecision:
+    def overall(self, unlimited: bool = False) -> AveragePrecision:
         return AveragePrecision(
-            ap=self.precision(),
-            ap50=self.precision(iou=0.5),
-            ap75=self.precision(iou=0.75),
-            small=self.precision(size="small"),
-            medium=self.precision(size="medium"),
-            large=self.precision(size="large"),
+            ap=self.precision(unlimited=unlimited),
+            ap50=self.precision(iou=0.5, unlimited=unlimited),
+            ap75=self.precision(iou=0.75, unlimited=unlimited),
+            small=self.precision(size="small", unlimited=unlimited),
+            medium=self.precision(size="medium", unlimited=unlimited),
+            large=self.precision(size="large", unlimited=unlimited),
         )
 
-    def precision(self, label: int | None = None, iou: float | None = None, size: str = "all") -> float | None:
-        """Mean of the table's cells that are known."""
-        table = self._precision[..., _SIZES.index(size)]
+    def precision(
+        self, label: int | None = None, iou: float | None = None, size: str = "all", unlimited: bool = False
+    ) -> float | None:
+        """Mean of the table's cells that are known. `unlimited`: of every detection, not of COCO's 100."""
+        table = (self._unlimited if unlimited else self._precision)[..., _SIZES.index(size)]
         if iou is not None:
             table = table[np.isclose(self._ious, iou)]
         if label is not None:
@@ -310,7 +330,7 @@ class _Evaluated:
 
     def best_score(self, label: int) -> float | None:
         """The score at the point of the precision-recall curve at IoU 0.5 where F1 is largest."""
-        precision = self._precision[0, :, label, 0]
+        precision = self._unlimited[0, :, label, 0]
         f1 = 2 * precision * self._recalls / np.maximum(precision + self._recalls, 1e-9)
         best = int(f1.argmax())
         return float(self._scores[0, best, label]) if f1[best] > 0 else None

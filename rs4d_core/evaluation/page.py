@@ -6,7 +6,7 @@ escaped: names of classes and files are anybody's.
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,22 @@ def render_page(measurement: Measurement, comparison: Comparison) -> str:
         group("The best images", f"{_BEST} {_DRAWN}", best),
         group("The worst images", f"{_WORST} {_DRAWN}", worst_images(results, best)),
     ]
+    metrics = comparison.metrics
+    figures_of = {
+        "boxes": metrics.box,
+        "masks": metrics.mask,
+        "boxes, all detections": metrics.box_unlimited,
+        "masks, all detections": metrics.mask_unlimited,
+    }
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(PAGE).render(
         card=card,
         colors=colors,
         default_scores=dict(zip(card.classes, card.default_scores, strict=True)),
-        metrics=comparison.metrics.to_json(),
+        metrics=metrics.to_json(),
+        figures_of=[(title, asdict(figures)) for title, figures in figures_of.items() if figures is not None],
         most_detections=MOST_DETECTIONS,
-        source=f"{counted(comparison.metrics.images, 'image')} of {measurement.source}",
+        source=f"{counted(metrics.images, 'image')} of {measurement.source}",
         time=measurement.time,
         curves=_base64(draw_curves(curves, colors)) if drawn else "",
         drawn_classes=drawn,

@@ -40,14 +40,17 @@ dt { color: #5a636e; } dd { margin: 0; }
 <h2>Average precision, %</h2>
 <table>
 <thead><tr><th></th><th>AP</th><th>AP50</th><th>AP75</th><th>small</th><th>medium</th><th>large</th></tr></thead>
-{%- for title, figures in (("boxes", metrics.box), ("masks", metrics.mask)) %}
+{%- for title, figures in figures_of %}
 <tr><td>{{ title }}</td>
 {%- for key in ("ap", "ap50", "ap75", "small", "medium", "large") %}<td>{{ percent(figures[key]) }}</td>{% endfor -%}
 </tr>
 {%- endfor %}
 </table>
 <p class="sub">COCO's figures (pycocotools), the mean over the classes with instances, at most {{ most_detections }}
-detections an image and class. AP: mean over IoU 0.50 to 0.95. Small: under 32 × 32 px; large: over 96 × 96 px.
+detections an image and class. {% if metrics.box_unlimited -%}
+An image shows up to {{ metrics.most_instances }} instances of a class: the rows of all detections leave out that limit.
+{% endif -%}
+AP: mean over IoU 0.50 to 0.95. Small: under 32 × 32 px; large: over 96 × 96 px.
 A dash: nothing to find.</p>
 
 <h2>By class, %</h2>

@@ -6,7 +6,7 @@ import torch
 
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import OptionError
-from rs4d_core.evaluation.coco_metrics import measure
+from rs4d_core.evaluation.coco_metrics import Comparison, measure
 from rs4d_core.evaluation.paste import paste_mask
 from rs4d_core.models.instances import Instances, MaskPatch
 
@@ -83,6 +83,21 @@ def test_an_instance_without_outline_counts_for_boxes_only():
     nothing_else = measure([found((BARN, 0, 0.9))], [sample(box_only)], CLASSES)
     assert nothing_else.mask.ap is None
     assert nothing_else.by_class["building"].best_score == pytest.approx(0.9)
+
+
+def test_more_instances_than_coco_counts_have_a_figure_of_all_detections_beside_coco_s():
+    """Of 120 houses in an image, all found: COCO's own figure knows the 100 best."""
+    places = [(float(x), float(y), x + 5.0, y + 5.0) for x in range(0, 96, 8) for y in range(0, 80, 8)]
+    prediction = found(*((box, 0, 0.9 - place / 1000) for place, box in enumerate(places)))
+    comparison = Comparison([prediction], [sample(*map(annotation, places))], CLASSES)
+    metrics = comparison.metrics
+    assert metrics.most_instances == len(places) == 120
+    assert metrics.box.ap50 == pytest.approx(100 / 120, abs=0.01)
+    assert metrics.mask_unlimited.ap50 == metrics.box_unlimited.ap == pytest.approx(1)
+    # The threshold is chosen, and each image drawn, by all of them.
+    assert metrics.by_class["building"].best_score == pytest.approx(0.9 - 119 / 1000)
+    assert len(comparison.by_image([0.5, 0.5])[0].right) == 120
+    assert measure([found((HOUSE, 0, 0.9))], [sample(annotation(HOUSE))], CLASSES).box_unlimited is None
 
 
 def test_no_prediction_at_all_scores_zero():
