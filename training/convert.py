@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from rs4d_core.errors import OptionError, RS4DError
+from rs4d_core.errors import OptionError
 from rs4d_core.models.checkpoint import ModelCard, save_weights
 from rs4d_core.models.convert import Converted, convert
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.models.encoder_file import EncoderCard, save_encoder
 from rs4d_core.models.foreign_weights import read_foreign_weights
+from rs4d_core.runs.command import exit_status
 
 PUBLIC_WINDOW_PX = 1024
 """Side of the crops that the public models were trained on."""
@@ -83,17 +84,13 @@ def _save(arguments: argparse.Namespace, converted: Converted) -> None:
     save_encoder(arguments.output, encoder, card)
 
 
-def main() -> int:
+def _run() -> int:
     arguments = _arguments()
-    try:
-        if arguments.output.suffix != ".safetensors":
-            raise OptionError(f"{arguments.output}: model files end in .safetensors")
-        tensors = read_foreign_weights(arguments.checkpoint)
-        converted = convert(tensors, arguments.checkpoint, tuple(arguments.classes))
-        _save(arguments, converted)
-    except RS4DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if arguments.output.suffix != ".safetensors":
+        raise OptionError(f"{arguments.output}: model files end in .safetensors")
+    tensors = read_foreign_weights(arguments.checkpoint)
+    converted = convert(tensors, arguments.checkpoint, tuple(arguments.classes))
+    _save(arguments, converted)
     parameters = sum(tensor.numel() for tensor in converted.weights.values())
     if arguments.json:
         report = {"output": str(arguments.output), "tensors": len(converted.weights), "parameters": parameters}
@@ -103,6 +100,10 @@ def main() -> int:
             print(f"- {note}")
         print(f"{arguments.output}: {len(converted.weights)} tensors, {parameters / 1e6:.2f} M numbers")
     return 0
+
+
+def main() -> int:
+    return exit_status(_run, "nothing was written")
 
 
 if __name__ == "__main__":

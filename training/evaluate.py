@@ -22,12 +22,13 @@ from rs4d_core.datasets.class_map import read_class_map
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.coco_records import check_class_map, read_content
 from rs4d_core.datasets.sample import Sample
-from rs4d_core.errors import OptionError, RS4DError
+from rs4d_core.errors import DatasetError, OptionError
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, Comparison
 from rs4d_core.evaluation.page import Measurement, write_page
 from rs4d_core.evaluation.predict_samples import predict_samples
 from rs4d_core.finetuning.data import fresh_scenes
 from rs4d_core.models.checkpoint import LoadedModel, load_model
+from rs4d_core.runs.command import exit_status
 from rs4d_core.wording import counted
 
 
@@ -74,7 +75,10 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
         class_map = read_class_map("--classes", arguments.classes)
         if class_map:
             check_class_map({arguments.annotations: read_content(arguments.annotations)}, class_map)
-        return read_coco(arguments.annotations, arguments.images, card.classes, class_map)
+        samples = read_coco(arguments.annotations, arguments.images, card.classes, class_map)
+        if not samples:
+            raise DatasetError(f"{arguments.annotations} lists no image: there is nothing to measure on")
+        return samples
     if arguments.synthetic < 1:
         raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
     if arguments.seed < 0:
@@ -84,7 +88,11 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
 
 def _print(metrics: CocoMetrics) -> None:
     print(f"{counted(metrics.images, 'image'):<23}{'box AP':>8}{'AP50':>8}{'mask AP':>10}{'AP50':>8}{'instances':>11}")
-    rows = [("all", metrics.box.ap, metrics.box.ap50, metrics.mask.ap, metrics.mask.ap50, None)] + [
+    rows = [("all", metrics.box.ap, metrics.box.ap50, metrics.mask.ap, metrics.mask.ap50, None)]
+    if metrics.box_unlimited is not None:
+        box, mask = metrics.box_unlimited, metrics.mask_unlimited
+        rows.append(("all detections", box.ap, box.ap50, mask.ap, mask.ap50, None))
+    rows += [
         (name, entry.box_ap, entry.box_ap50, entry.mask_ap, entry.mask_ap50, entry.instances)
         for name, entry in metrics.by_class.items()
         if entry.instances
@@ -94,32 +102,25 @@ def _print(metrics: CocoMetrics) -> None:
         print(f"{name:<23}{cells[0]:>8}{cells[1]:>8}{cells[2]:>10}{cells[3]:>8}{'' if count is None else count:>11}")
 
 
-def main() -> int:
+def _run() -> int:
     arguments = _arguments()
-    try:
-        _check_page(arguments.page)
-        if arguments.threads is not None:
-            if arguments.threads < 1:
-                raise OptionError(f"--threads is {arguments.threads}: give 1 or more")
-            torch.set_num_threads(arguments.threads)
-        if arguments.fit is not None and arguments.fit < 1:
-            raise OptionError(f"--fit is {arguments.fit}: give 1 pixel or more")
-        model = load_model(arguments.model, arguments.device)
-        samples = _samples(arguments, model)
-        console = Console(stderr=True)
-        shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
-        predictions = list(predict_samples(model.predict, shown, arguments.fit))
-        comparison = Comparison(predictions, samples, model.card.classes)
-        if arguments.page is not None:
-            source = str(arguments.annotations or f"generated scenes, seed {arguments.seed}")
-            command, time = shlex.join(["python", *sys.argv]), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-            write_page(Measurement(model, samples, predictions, source, command, time), comparison, arguments.page)
-    except RS4DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was measured", file=sys.stderr)
-        return 130
+    _check_page(arguments.page)
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise OptionError(f"--threads is {arguments.threads}: give 1 or more")
+        torch.set_num_threads(arguments.threads)
+    if arguments.fit is not None and arguments.fit < 1:
+        raise OptionError(f"--fit is {arguments.fit}: give 1 pixel or more")
+    model = load_model(arguments.model, arguments.device)
+    samples = _samples(arguments, model)
+    console = Console(stderr=True)
+    shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
+    predictions = list(predict_samples(model.predict, shown, arguments.fit))
+    comparison = Comparison(predictions, samples, model.card.classes)
+    if arguments.page is not None:
+        source = str(arguments.annotations or f"generated scenes, seed {arguments.seed}")
+        command, time = shlex.join(["python", *sys.argv]), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        write_page(Measurement(model, samples, predictions, source, command, time), comparison, arguments.page)
     if arguments.json:
         page = {} if arguments.page is None else {"page": str(arguments.page)}
         print(json.dumps(comparison.metrics.to_json() | page))
@@ -128,6 +129,10 @@ def main() -> int:
         if arguments.page is not None:
             print(arguments.page)
     return 0
+
+
+def main() -> int:
+    return exit_status(_run, "nothing was measured")
 
 
 if __name__ == "__main__":

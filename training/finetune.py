@@ -30,7 +30,7 @@ def _run() -> int:
 
 
 def main() -> int:
-    return exit_status(_run)
+    return exit_status(_run, "the last checkpoint is kept")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from rs4d_core.datasets.mask_import import prepare_masks
 from rs4d_core.datasets.places import Split
 from rs4d_core.datasets.preparation import Description, Prepared
 from rs4d_core.datasets.scene_import import SceneSource, find_scenes, prepare_scenes
-from rs4d_core.errors import OptionError, RS4DError
+from rs4d_core.errors import OptionError
 from rs4d_core.interruption import Interruption
+from rs4d_core.runs.command import exit_status
 from rs4d_core.wording import one_line
 
 
@@ -183,28 +184,25 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
         raise OptionError(f'--bands "{text}" are no band numbers: give three, such as 4,3,2, or one') from None
 
 
-def _run(arguments: argparse.Namespace) -> Prepared | Checked:
+def _prepare(arguments: argparse.Namespace) -> Prepared | Checked:
     if arguments.command == "check":
         return check_dataset(arguments.folder, _progress("images"))
     return {"coco": _coco, "raster": _raster}.get(arguments.command, _public)(arguments)
 
 
-def main() -> int:
+def _run() -> int:
     arguments = _arguments()
-    try:
-        with Interruption():
-            result = _run(arguments)
-    except RS4DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
-        return 130
+    with Interruption():
+        result = _prepare(arguments)
     faults = result.faults if isinstance(result, Checked) else ()
     for line in faults or getattr(result, "notes", ()):
         print(one_line(line), file=sys.stderr)
     print(json.dumps(result.to_json()) if arguments.json else one_line(result.summary))
     return 2 if faults else 0
+
+
+def main() -> int:
+    return exit_status(_run, "the same command goes on where it was")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the training scripts share as commands: the options of a run by recipe, and what its errors come to."""
+"""What the training scripts share as commands: the options of a run by recipe, and what errors come to."""
 
 import argparse
 import sys
@@ -28,8 +28,9 @@ def run_options(description: str, paths: str, named_after: str) -> argparse.Argu
     return parser
 
 
-def exit_status(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 after one line for bad input or a missing package, 130 where it was interrupted."""
+def exit_status(run: Callable[[], int], interrupted: str) -> int:
+    """What `run` returns; 2 after one line for bad input or a missing package; 130 where it was interrupted, after a
+    line that says what became of the work."""
     try:
         return run()
     except RS4DError as error:
@@ -39,5 +40,5 @@ def exit_status(run: Callable[[], int]) -> int:
         print(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the last checkpoint is kept", file=sys.stderr)
+        print(f"interrupted: {interrupted}", file=sys.stderr)
         return 130
