@@ -6,15 +6,19 @@ exits with 2; the classes also inherit the matching built-in, so that library us
 
 from rs4d_core.wording import one_line
 
+# A name from a file may be as long as the file.
+LONGEST_MESSAGE = 2000
+
 
 class RS4DError(Exception):
     """Base of all errors raised on purpose by the engine.
 
-    As text it is one line and commands no terminal, whatever the names from files that it tells of hold.
+    As text it is one line that commands no terminal, whatever the names from files that it tells of hold.
     """
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        text = one_line(super().__str__())
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
 
 
 class OptionError(RS4DError, ValueError):

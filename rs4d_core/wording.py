@@ -26,6 +26,11 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def file_stem(name: str) -> str:
+    """A name of unknown origin as the stem of a file's name, on any system: letters, digits, and _ - . inside."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".")[:LONGEST_NAME] or "_"
+
+
 def is_name(value: object) -> bool:
     """Whether this is a text that can stand for a thing: on one line, neither empty nor a page long, all visible."""
     return isinstance(value, str) and 0 < len(value.strip()) <= len(value) <= LONGEST_NAME and visible(value) == value

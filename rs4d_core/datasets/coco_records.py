@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from rs4d_core.errors import DatasetError
@@ -149,7 +149,18 @@ def _images(path: Path, records: list) -> Iterable[ImageRecord]:
         width, height = _required(where, record, "width", int), _required(where, record, "height", int)
         if width <= 0 or height <= 0:
             raise DatasetError(f"{where} is {width} x {height} pixels; give its true width and height")
-        yield ImageRecord(where, record["id"], _required(where, record, "file_name", str), width, height, [])
+        name = _required(where, record, "file_name", str)
+        if not _stays_inside(name):
+            raise DatasetError(
+                f"{where}: the file name {name!r:.100} leads out of the folder of the images; make it relative to that"
+            )
+        yield ImageRecord(where, record["id"], name, width, height, [])
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a path is one below the folder that it starts from, on any system. A file of others may name any."""
+    paths = (PurePosixPath(name), PureWindowsPath(name))
+    return "\0" not in name and not any(path.anchor or ".." in path.parts for path in paths)
 
 
 def _required(where: str, record: dict, key: str, kind: type):

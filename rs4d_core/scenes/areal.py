@@ -56,5 +56,7 @@ def _crossings(geometry: BaseGeometry) -> float:
     some = np.linspace(0, len(points) - 2, min(len(points) - 1, _EDGES_SEEN), dtype=int)
     edges = shapely.linestrings(np.stack([points[some], points[some + 1]], axis=1))
     asked = edges[np.linspace(0, len(edges) - 1, min(len(edges), _EDGES_ASKED), dtype=int)]
-    crossed = shapely.STRtree(edges).query(asked, predicate="crosses").shape[1] / len(asked)
+    one, other = shapely.STRtree(edges).query(asked, predicate="intersects")
+    # Edges that follow one another touch, and each meets itself.
+    crossed = (~shapely.touches(asked[one], edges[other])).sum() / len(asked) - 1
     return crossed * (len(points) / len(edges)) * len(points) / 2

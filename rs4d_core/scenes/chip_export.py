@@ -24,7 +24,7 @@ from rs4d_core.scenes.vector_layer import REJECTED, read_vector_layer
 from rs4d_core.scenes.windows import Window
 from rs4d_core.scenes.writers.coco import rings
 from rs4d_core.scenes.writers.replacement import NewFolder, output_errors
-from rs4d_core.wording import counted
+from rs4d_core.wording import counted, file_stem
 
 # Images are held in memory one at a time, and read by training whole.
 LARGEST_CHIP_PX = 4096
@@ -218,7 +218,7 @@ class _Writing:
             self.empty += 1
             return
         number = len(self.images) + 1
-        name = f"{Path(self._scene.path).stem}_x{window.col:06d}_y{window.row:06d}.png"
+        name = f"{file_stem(Path(self._scene.path).stem)}_x{window.col:06d}_y{window.row:06d}.png"
         # Photographs hardly shrink further; the best level takes ten times as long.
         Image.fromarray(chip.image).save(self._folder / name, compress_level=3)
         place = {"file_name": name, "width": window.width, "height": window.height}
