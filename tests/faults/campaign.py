@@ -1,0 +1,183 @@
+"""Kill segmenting runs at random moments, and see that each goes on as if nothing had been.
+
+    python tests/faults/campaign.py --kills 50 --side 1536 --seed 1
+
+A generated scene is segmented whole, by the default model; then the same is killed by SIGKILL at moments drawn at
+random, some from the start of the process on and most from its first window on, and started again each time: by the
+command line, and now and then by an engine (`rs4d serve`). Each layer that comes to its end has to hold what the
+unbroken one does, to the bit, with one row in its table of runs, and nothing left beside it; then the next is begun,
+until all kills are spent. Prints what came of it; the exit code is the number of layers that were not as the unbroken
+one.
+"""
+
+import argparse
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Shares of the kills: of engines, and of processes that may not even have begun with their first window.
+ENGINES, EARLY = 0.2, 0.25
+
+COMMAND = (sys.executable, "-m", "rs4d_core.cli")
+
+
+@dataclass
+class Outcome:
+    """Of a campaign.
+
+    Attributes:
+        kills: how many processes were killed while they ran, of which `engines` were engines.
+        kept: windows in the journal after each of these kills.
+        equal, unequal: layers that came to their end.
+        instances: in a layer.
+        seconds: that the unbroken run took, and those of all processes together that made the others.
+    """
+
+    kills: int = 0
+    engines: int = 0
+    kept: list[int] = field(default_factory=list)
+    equal: int = 0
+    unequal: int = 0
+    instances: int = 0
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+def write_scene(path: Path, side: int, seed: int) -> None:
+    """A generated scene of `side` x `side` pixels."""
+    from rs4d_core.datasets.synthetic import generate_scene
+    from rs4d_core.datasets.synthetic import write_scene as write
+
+    write(generate_scene(seed=seed, width=side, height=side, resolution_m=0.5), path)
+
+
+def content(layer: Path) -> list[tuple]:
+    """All of a result layer but the ids of its features and of its run, sorted."""
+    with closing(sqlite3.connect(layer)) as database:
+        query = "SELECT class, score, status, edited, area_m2, geom FROM instances"
+        return sorted(database.execute(query), key=repr)
+
+
+def runs_in(layer: Path) -> int:
+    """Rows of the table of runs."""
+    with closing(sqlite3.connect(layer)) as database:
+        return database.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
+
+
+def kept_beside(output: Path) -> int:
+    """Windows in the journal beside an output that nobody is writing to."""
+    journal = _journal(output)
+    if not journal.exists():
+        return 0
+    with closing(sqlite3.connect(journal)) as database:
+        if not database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'windows'").fetchone()[0]:
+            return 0
+        return database.execute("SELECT COUNT(*) FROM windows").fetchone()[0]
+
+
+def campaign(
+    scene: Path, folder: Path, kills: int, longest_s: float, rng: random.Random, options: Sequence[str] = ()
+) -> Outcome:
+    """Runs a campaign in a folder that holds nothing.
+
+    Args:
+        longest_s: a process lives for no longer than this, from its start or its first window on.
+        options: of `rs4d segment`. An engine does without.
+    """
+    outcome, whole, broken = Outcome(), folder / "whole.gpkg", folder / "broken.gpkg"
+    began = time.perf_counter()
+    with _command(scene, whole, options, folder / "log") as process:
+        if process.wait():
+            raise RuntimeError((folder / "log").read_text())
+    unbroken_s, wanted = time.perf_counter() - began, content(whole)
+    outcome.instances = len(wanted)
+    whole.unlink()
+    began = time.perf_counter()
+    while outcome.kills < kills:
+        by_engine, early, left_s = rng.random() < ENGINES, rng.random() < EARLY, rng.uniform(0, longest_s)
+        log = folder / "log"
+        process = _engine(scene, broken, log) if by_engine else _command(scene, broken, options, log)
+        with process:
+            at = time.monotonic() + left_s
+            while process.poll() is None and time.monotonic() < at:
+                if not early and b" window" not in log.read_bytes():
+                    at = time.monotonic() + left_s
+                time.sleep(0.01)
+            ended = process.poll() is not None
+            process.kill()
+        if ended or (broken.exists() and not _journal(broken).exists()):  # an engine may have nothing left to do
+            _compare(broken, wanted, outcome)
+        else:
+            outcome.kills += 1
+            outcome.engines += by_engine
+            outcome.kept.append(kept_beside(broken))
+    with _command(scene, broken, options, folder / "log") as process:
+        process.wait()
+    _compare(broken, wanted, outcome)
+    outcome.seconds = (unbroken_s, time.perf_counter() - began)
+    return outcome
+
+
+def _journal(output: Path) -> Path:
+    return output.with_name(f".{output.name}.unfinished")
+
+
+def _command(scene: Path, output: Path, options: Sequence[str], log: Path) -> subprocess.Popen:
+    with log.open("wb") as file:
+        command = [*COMMAND, "segment", scene, "-o", output, *options]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def _engine(scene: Path, output: Path, log: Path) -> subprocess.Popen:
+    """An engine with one thing to do."""
+    with log.open("wb") as file:
+        engine = subprocess.Popen([*COMMAND, "serve"], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.DEVNULL)
+    params = {"scene": str(scene), "output": str(output)}
+    engine.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "segment", "params": params}).encode() + b"\n")
+    engine.stdin.flush()
+    return engine
+
+
+def _compare(output: Path, wanted: list[tuple], outcome: Outcome) -> None:
+    beside = [name for name in os.listdir(output.parent) if output.stem in name and name != output.name]
+    if content(output) == wanted and runs_in(output) == 1 and not beside:
+        outcome.equal += 1
+    else:
+        outcome.unequal += 1
+        print(f"not as the unbroken run: {runs_in(output)} runs, left beside it: {beside}", file=sys.stderr)
+    output.unlink()
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--side", type=int, default=1536, help="of the scene, pixels")
+    parser.add_argument("--longest", type=float, default=10.0, help="seconds until a process is killed, at most")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        scene, folder = Path(name) / "scene.tif", Path(name) / "layers"
+        folder.mkdir()
+        write_scene(scene, arguments.side, arguments.seed)
+        rng = random.Random(arguments.seed)
+        outcome = campaign(scene, folder, arguments.kills, arguments.longest, rng)
+    unbroken_s, broken_s = outcome.seconds
+    print(
+        f"{outcome.kills} kills ({outcome.engines} of engines); {outcome.equal} layers equal to the unbroken one, "
+        f"{outcome.unequal} not; {outcome.instances} instances each; unbroken {unbroken_s:.0f} s, "
+        f"all broken runs together {broken_s:.0f} s; windows kept after each kill: {outcome.kept}"
+    )
+    return outcome.unequal
+
+
+if __name__ == "__main__":
+    sys.exit(main())
