@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rs4d_core
-from rs4d_core.errors import OptionError, RS4DError
+from rs4d_core.errors import CancelledError, OptionError, RS4DError
 from rs4d_core.interruption import Interruption
 from rs4d_core.wording import counted, one_line, visible
 
 if TYPE_CHECKING:
     from rs4d_core.models.checkpoint import LoadedModel
     from rs4d_core.scenes.layer_file import WrittenLayer
-    from rs4d_core.scenes.pipeline import Progress, SegmentOptions, WindowSourceMaker
+    from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, WindowSourceMaker
     from rs4d_core.scenes.writers import Feature
 
 DONE = 0
@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             code = arguments.run(arguments, interruption)
         sys.stdout.flush()
         return code
+    except CancelledError as error:
+        return _fail(INTERRUPTED, f"interrupted: {error}")
     except RS4DError as error:
         _show_traceback()
         return _fail(BAD_INPUT, str(error))
@@ -241,12 +243,18 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         regularize=arguments.regularize,
     )
     drawn: list[Feature] = []
+    told: list[str] = []
     with _predicting(arguments, options) as (model, source), ProgressReport() as report:
 
         def on_progress(progress: "Progress") -> None:
             # From the first finished window on there is something to keep.
             interruption.be_graceful()
             report.show(progress)
+
+        def on_start(start: "RunStart") -> None:
+            told.extend(start.notes)
+            for note in start.notes:
+                _note(note)
 
         result = segment_scene(
             arguments.scene,
@@ -256,6 +264,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             on_progress=on_progress,
             on_features=None if arguments.picture is None else drawn.extend,
             cancelled=lambda: interruption.requested,
+            on_start=on_start,
             source=source,
         )
     if arguments.picture is not None and not result.interrupted:
@@ -266,7 +275,8 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     memory = f"{result.peak_rss_mb:.0f} MiB of memory at most"
     _note(f"model {model.name} on {model.device} ({model.device_reason}), {memory}")
     for note in result.notes:
-        _note(note)
+        if note not in told:
+            _note(note)
     if arguments.json:
         _print_json(
             {

@@ -69,11 +69,13 @@ class RunStart:
         record: as it is written with the result.
         crs_wkt: of the instances to come; None for a scene without a CRS.
         windows: how many there are.
+        notes: with which earlier attempt it goes on, or why it does not. They are among those of the result, too.
     """
 
     record: RunRecord
     crs_wkt: str | None
     windows: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def segment_scene(
             resumption.began_to_write(writer.temporary)
         not_read = NotRead(scene)
         if on_start:
-            on_start(RunStart(run, scene.crs_wkt, len(windows)))
+            on_start(RunStart(run, scene.crs_wkt, len(windows), tuple(resumption.notes)))
 
         def write(features: list[Feature]) -> None:
             if features:

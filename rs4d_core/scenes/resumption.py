@@ -54,9 +54,8 @@ class Resumption:
         try:
             journal = Journal.open(Path(output))
         except JournalUnavailable as error:
-            return cls(
-                options.tiling(predictor), None, None, [f"this run could not go on if it was broken off: {error}"]
-            )
+            note = f"should this run be broken off, it cannot go on: no journal can be kept beside its output ({error})"
+            return cls(options.tiling(predictor), None, None, [note])
         try:
             for name in journal.parts():
                 remove_parts(journal.folder, name)
@@ -77,7 +76,7 @@ class Resumption:
     def check_worth_writing(self, done: int, interrupted: bool) -> None:
         """Raises CancelledError where an interrupted run knows less than an earlier attempt has written already."""
         if interrupted and done <= self._held_before:
-            raise CancelledError("cancelled before anything new was found")
+            raise CancelledError("nothing new was found; all that was found before is still there")
 
     def ended(self, interrupted: bool) -> None:
         """The output is written, safe on the disk."""

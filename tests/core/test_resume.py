@@ -115,7 +115,7 @@ def test_the_whole_takes_the_place_of_the_part_that_was_kept(scene, tmp_path):
     output = tmp_path / "out.gpkg"
     segment_scene(scene, output, ColorPredictor(), SegmentOptions(classes=("red",)))
     other = features(output)
-    parts = [interrupted(scene, output, windows) for windows in (4, 8)]
+    parts = [interrupted(scene, output, windows) for windows in (4, 9)]
     assert parts[0].record.run == parts[1].record.run
     assert any("started again, goes on" in note for note in parts[0].notes)
     result = segment_scene(scene, output, Company(), OPTIONS)
