@@ -95,6 +95,8 @@ def prepare_coco(
         for part, content in zip(source.parts, contents, strict=True)
         for entry in _entries(part, read_records(part.annotations, content, classes, source.class_map)[0])
     ]
+    if not entries:
+        raise DatasetError(f"{source.parts[0].annotations} lists no image: there is nothing to prepare")
     present = [entry for entry in entries if os.path.isfile(entry.file)]
     if not present:
         raise DatasetError(
