@@ -25,8 +25,8 @@ OPTIONS = SegmentOptions(overlap_px=16)
 
 def picture(seed: int = 5) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    shapes = [box(x, y, x + w, y + 9) for x, y, w in rng.uniform((0, 0, 8), (190, 190, 90), (30, 3))]
-    return paint([cover(shape, k % 3, 200, 200) for k, shape in enumerate(shapes)], 200, 200)
+    shapes = [box(x, y, x + w, y + 9) for x, y, w in rng.uniform((0, 0, 8), (240, 190, 90), (30, 3))]
+    return paint([cover(shape, k % 3, 250, 200) for k, shape in enumerate(shapes)], 250, 200)
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_run_that_broke_off_goes_on_and_comes_to_the_same(scene, tmp_path, suf
     result = segment_scene(scene, output, predictor, OPTIONS, steps.append, told.extend)
     assert features(output) == whole
     assert len(told) == len(whole) == result.instances
-    assert result.windows == result.windows_total == 16 == len(steps)
-    assert predictor.images_seen < 16 - 4
+    assert result.windows == result.windows_total == 20 == len(steps)
+    assert predictor.images_seen < 20 - 4
     assert any("goes on with run" in note for note in result.notes)
     assert left_beside(output) == set()
 
@@ -168,7 +168,7 @@ def test_other_settings_begin_anew_and_the_old_ones_go_on_later(scene, tmp_path)
     predictor = Company()
     result = segment_scene(scene, output, predictor, OPTIONS)
     assert any("goes on with run" in note for note in result.notes)
-    assert predictor.images_seen < 16 - 4
+    assert predictor.images_seen < 20 - 4
     assert features(output) == unbroken(scene, tmp_path, suffix=".fgb")
     assert left_beside(output) == set()
 
