@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class _Arriving:
     def __init__(self, content: list[bytes]) -> None:
         self._content = content
 
-    def run(self, indices: Sequence[int]) -> Iterator[WindowDetections]:
+    def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:
         """See `WindowSource.run`."""
         return (WindowDetections.from_bytes(self._content[index]) for index in indices)
 

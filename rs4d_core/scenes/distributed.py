@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
@@ -25,7 +25,7 @@ import numpy as np
 import rs4d_core
 from rs4d_core.errors import ClusterError, ModelFileError, OptionError, RS4DError
 from rs4d_core.scenes.detections import WindowDetections
-from rs4d_core.scenes.distributed_cluster import Cluster, one_line
+from rs4d_core.scenes.distributed_cluster import Cluster
 from rs4d_core.scenes.distributed_worker import Job, detect, hold, shown_by
 from rs4d_core.scenes.local_windows import batch_of
 from rs4d_core.scenes.prediction import Predictor
@@ -33,7 +33,7 @@ from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.segment_options import SegmentOptions
 from rs4d_core.scenes.windows import Window
 from rs4d_core.scenes.worker import Worker
-from rs4d_core.wording import counted
+from rs4d_core.wording import counted, one_line
 
 if TYPE_CHECKING:
     from distributed import Future as Task
@@ -73,7 +73,7 @@ class ClusterWindows:
         self._counted_at = -math.inf
         self._worked_at = time.monotonic()
 
-    def run(self, indices: Sequence[int]) -> Iterator[WindowDetections]:
+    def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:
         """See `WindowSource.run`.
 
         Raises:
@@ -171,7 +171,9 @@ class ClusterWindows:
                 f"{error.last_worker.address}: give workers more memory, or choose a smaller window; what is finished "
                 "is kept"
             )
-        return ClusterError(f"a worker failed: {type(error).__name__}: {one_line(error)}; what is finished is kept")
+        return ClusterError(
+            f"a worker failed: {type(error).__name__}: {one_line(str(error))}; what is finished is kept"
+        )
 
     def _scheduler_has_gone(self) -> ClusterError:
         return ClusterError(

@@ -14,13 +14,13 @@ import rs4d_core
 from rs4d_core.errors import ClusterError, DependencyError, OptionError, RS4DError
 from rs4d_core.installation import add_command
 from rs4d_core.scenes import distributed_worker
-from rs4d_core.wording import counted
+from rs4d_core.wording import counted, one_line
 
 if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_S = 8
-_LOCAL = "local:"
+_LOCAL, _TLS = "local:", "tls://"
 _LOOPBACK = "127.0.0.1"
 
 
@@ -85,13 +85,21 @@ def open_cluster(where: str, device: str) -> Iterator[Cluster]:
     except ImportError as error:
         raise DependencyError(f"--cluster needs Dask, which is not installed: {add_command('cluster')}") from error
     # What it logs is for those who run a cluster. Users get errors of this program.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if where.startswith(_TLS) and distributed.Security().get_connection_args("client")["ssl_context"] is None:
+        raise ClusterError(
+            f"{where} asks for certificates, and Dask's configuration has none: set distributed.comm.tls.ca-file, "
+            "client.cert and client.key there, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__CLIENT__CERT and "
+            "...__CLIENT__KEY in the environment"
+        )
     with dask.config.set(_CONFIG), _scheduler(where) as scheduler:
         try:
             client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # a wrong address, name or certificate, or something else that listens there
             raise ClusterError(
-                f"no Dask scheduler answers at {where} ({one_line(error)}): check the address, and that it is running"
+                f"no Dask scheduler answers at {where} ({one_line(str(error)) or type(error).__name__}): check the "
+                "address, and that it is running"
             ) from error
         with client:
             yield _introduced(client, where, device)
@@ -186,7 +194,8 @@ def _introduced(client: "Client", where: str, device: str) -> Cluster:
             raise OptionError(f"worker {address}: {answer}") from answer
         if isinstance(answer, BaseException):
             raise ClusterError(
-                f"worker {address} cannot run rs4d {rs4d_core.__version__} ({one_line(answer)}): install it there"
+                f"worker {address} cannot run rs4d {rs4d_core.__version__} ({type(answer).__name__}: "
+                f"{one_line(str(answer))}): install it there"
             ) from answer
         if answer["rs4d"] != rs4d_core.__version__:
             raise ClusterError(
@@ -201,9 +210,3 @@ def _introduced(client: "Client", where: str, device: str) -> Cluster:
         tuple(answer["device"] for answer in found),
         tuple(answer["dtype"] for answer in found),
     )
-
-
-def one_line(error: BaseException) -> str:
-    """An error of a library, in one line."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
