@@ -1,5 +1,9 @@
 """Settings and fixtures of the engine's tests."""
 
+import os
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,18 @@ def small_scene(tmp_path_factory) -> Path:
 def default_classes() -> tuple[str, ...]:
     """The classes of the default model."""
     return read_recipe(ROOT / "training" / "recipes" / "tiny.toml").model.classes
+
+
+@pytest.fixture
+def tiny_disk():
+    """A disk of 2 MB."""
+    folder = tempfile.mkdtemp()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        os.rmdir(folder)
+        pytest.skip("a small disk for this test can only be mounted by root")
+    yield Path(folder)
+    subprocess.run(["umount", folder], check=True)
+    os.rmdir(folder)

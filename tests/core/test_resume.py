@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import geopandas as gpd
 import numpy as np
@@ -13,7 +14,7 @@ from affine import Affine
 from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import box
 
-from rs4d_core.errors import BusyError, CancelledError, SceneChangedError
+from rs4d_core.errors import BusyError, CancelledError, OutputError, SceneChangedError
 from rs4d_core.scenes import journal as journal_module
 from rs4d_core.scenes.journal import Journal
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
@@ -262,3 +263,25 @@ def test_the_same_result_is_not_written_twice_if_the_end_of_a_run_was_cut_off(sc
     assert predictor.images_seen == 0
     assert features(output) == unbroken(scene, tmp_path)
     assert len(pyogrio.read_dataframe(output, layer="runs")) == 1
+
+
+@pytest.mark.parametrize("windows", [4, 20])
+def test_a_full_disk_costs_nothing_that_was_found(scene, tiny_disk, tmp_path, windows):
+    output, filler = tiny_disk / "out.gpkg", tiny_disk / "other"
+
+    def fills(progress):
+        if progress.windows_done == windows:
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+
+    with pytest.raises(OutputError, match=r"disk is full.*finished windows? kept: run the same again") as error:
+        segment_scene(scene, output, Company(), OPTIONS, fills)
+    assert "\n" not in str(error.value)
+    assert not output.exists()
+    filler.unlink()
+    predictor = Company()
+    segment_scene(scene, output, predictor, OPTIONS)
+    assert predictor.images_seen <= 20 - windows + 4
+    assert features(output) == unbroken(scene, tmp_path)
+    assert left_beside(output) == set()

@@ -5,8 +5,6 @@ import math
 import os
 import shutil
 import sqlite3
-import subprocess
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -357,21 +355,6 @@ def test_a_read_only_file_or_folder_is_refused_at_once(tmp_path):
 def test_parameters_that_json_cannot_hold_are_refused_before_the_run():
     with pytest.raises(ValueError, match="JSON"):
         record(parameters={"score": math.nan})
-
-
-@pytest.fixture
-def tiny_disk():
-    """A disk of 2 MB."""
-    folder = tempfile.mkdtemp()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        os.rmdir(folder)
-        pytest.skip("a small disk for this test can only be mounted by root")
-    yield Path(folder)
-    subprocess.run(["umount", folder], check=True)
-    os.rmdir(folder)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
