@@ -9,6 +9,7 @@ from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QToolButton, QWidget
 
 from rs4d_qgis.dock.model_card import ModelCardDialog, card_summary
+from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.translation import tr
 
 
@@ -96,7 +97,7 @@ class ModelChooser(QWidget):
             self._combo.addItem(Path(model["path"]).name)
             self._combo.model().item(self._combo.count() - 1).setEnabled(False)
             tip = f"{model['path']}: {model.get('error', '')}"
-        self._combo.setItemData(self._combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self._combo.setItemData(self._combo.count() - 1, as_it_is(tip), Qt.ItemDataRole.ToolTipRole)
 
     def _select(self, path: str | None) -> None:
         usable = [index for index, model in enumerate(self._models) if "card" in model]
