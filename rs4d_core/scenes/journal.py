@@ -144,8 +144,8 @@ class Journal:
         """Forget a run: it is finished, or its windows are of no use any more."""
         with _errors(self._path):
             self._database.execute("BEGIN")
-            for table in ("windows", "written"):
-                self._database.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
+            self._database.execute("DELETE FROM windows WHERE run = ?", (run.id,))
+            self._database.execute("DELETE FROM written WHERE run = ?", (run.id,))
             self._database.execute("DELETE FROM runs WHERE id = ?", (run.id,))
             self._database.execute("COMMIT")
 
