@@ -89,8 +89,18 @@ def segment(job: Job, models: ModelCache) -> dict[str, Any]:
             },
         )
 
-    output = Path(params["output"]) if "output" in params else None
-    result = segment_scene(params["scene"], output, model, options, on_progress, on_features, job.cancelled, on_start)
+    output, journal = (Path(params[name]) if name in params else None for name in ("output", "journal"))
+    result = segment_scene(
+        params["scene"],
+        output,
+        model,
+        options,
+        on_progress,
+        on_features,
+        job.cancelled,
+        on_start,
+        journal=journal,
+    )
     return {
         "output": None if result.output is None else str(result.output),
         "run": result.record.run,

@@ -131,6 +131,7 @@ PARAMETERS: dict[str, dict[str, Reader]] = {
     "segment": {
         "scene": _path,
         "output": _path,
+        "journal": _path,
         "model": _path,
         "bands": _each(_whole, "a list of whole numbers"),
         "bbox": _each(_number, "four numbers: west, south, east, north", 4),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rs4d_core.errors import CancelledError
 from rs4d_core.peak_memory import peak_rss_mb
 from rs4d_core.scenes.addresses import shown as shown_name
 from rs4d_core.scenes.assembly import Assembly
@@ -120,6 +121,7 @@ def segment_scene(
     cancelled: Callable[[], bool] = lambda: False,
     on_start: Callable[[RunStart], None] | None = None,
     source: WindowSourceMaker = LocalWindows,
+    journal: Path | None = None,
 ) -> SegmentResult:
     """Finds the instances in a scene and writes them to `output_path`, whose suffix picks the format.
 
@@ -131,6 +133,7 @@ def segment_scene(
             what the finished windows showed is written.
         on_start: told once, before the first window.
         source: makes what the windows are asked of, by default this process.
+        journal: without an output, the journal is kept beside this path, and holds the latest run only. None for none.
 
     Beside the output, a journal holds what the finished windows showed. Whatever ends the run, the same call goes on
     from there, and comes to the same result as a run that was not broken off.
@@ -155,7 +158,7 @@ def segment_scene(
             )
         )
         files = SceneFiles(scene)
-        resumption = open_things.enter_context(Resumption.of(output_path, scene, files, predictor, options))
+        resumption = open_things.enter_context(Resumption.of(output_path, journal, scene, files, predictor, options))
         window_px, overlap_px = resumption.tiling
         windows = plan(scene.width, scene.height, window_px, overlap_px)
         assembly = Assembly(scene, windows, predictor.classes, options.regularize)
@@ -192,7 +195,8 @@ def segment_scene(
                     on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
             interrupted = shown.interrupted
             shown.settle()
-            resumption.check_worth_writing(done, interrupted)
+            if writer and interrupted and done <= resumption.held:
+                raise CancelledError("nothing new was found; all that was found before is still there")
             not_read.check()
             write(assembly.finish())
             seconds = resumption.seconds_before + time.perf_counter() - started

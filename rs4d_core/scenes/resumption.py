@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rs4d_core.errors import CancelledError, OutputError, RS4DError, SceneChangedError
+from rs4d_core.errors import BusyError, CancelledError, OutputError, RS4DError, SceneChangedError
 from rs4d_core.scenes.journal import Journal, JournalUnavailable, Unfinished, WindowStore
 from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.reader import Scene
@@ -22,7 +22,8 @@ class Resumption:
     Attributes:
         run: its id and start, those of the attempt that it goes on with.
         tiling: size and overlap of its windows, pixels; likewise.
-        store: what holds its windows; None without an output, or where no journal can be kept.
+        store: what holds its windows; None where no journal is kept.
+        held: how many windows it held at first.
         seconds_before: that earlier attempts have taken.
         notes: what the user should know of it.
     """
@@ -35,26 +36,39 @@ class Resumption:
         self.seconds_before = 0.0 if unfinished is None else unfinished.seconds
         self.notes = notes
         self.store: WindowStore | None = None if unfinished is None else journal.windows(unfinished)
+        self.held = 0 if self.store is None else len(self.store)
         self._journal = journal
         self._unfinished = unfinished
-        self._held_before = 0 if self.store is None else len(self.store)
 
     @classmethod
     def of(
-        cls, output: Path | None, scene: Scene, files: SceneFiles, predictor: Predictor, options: SegmentOptions
+        cls,
+        output: Path | None,
+        beside: Path | None,
+        scene: Scene,
+        files: SceneFiles,
+        predictor: Predictor,
+        options: SegmentOptions,
     ) -> "Resumption":
         """The run that these options make, from where it was broken off.
+
+        Args:
+            output: its journal lies beside it, and holds runs with other settings, too.
+            beside: where a journal lies that holds nothing but the latest run, for one without an output; None for
+                none.
 
         Raises:
             BusyError: another run is writing to the output.
             OutputError: the journal cannot be written.
         """
-        if output is None:
+        if output is None and beside is None:
             return cls(options.tiling(predictor), None, None, [])
         try:
-            journal = Journal.open(Path(output))
-        except JournalUnavailable as error:
-            note = f"should this run be broken off, it cannot go on: no journal can be kept beside its output ({error})"
+            journal = Journal.open(Path(output or beside))
+        except (JournalUnavailable, BusyError) as error:
+            if output is not None and isinstance(error, BusyError):
+                raise
+            note = f"should this run be broken off, it cannot go on: no journal can be kept ({error})"
             return cls(options.tiling(predictor), None, None, [note])
         try:
             for name in journal.parts():
@@ -62,6 +76,10 @@ class Resumption:
             identity = (files.identity(), settings_of(scene, predictor, options))
             unfinished, notes = _choose(journal, *identity)
             if unfinished is None:
+                if output is None:
+                    notes = []
+                    for run in journal.runs():
+                        journal.drop(run)
                 unfinished = journal.begin(*identity, *RunRecord.new_id(), *options.tiling(predictor))
             return cls((unfinished.window_px, unfinished.overlap_px), journal, unfinished, notes)
         except BaseException:
@@ -72,11 +90,6 @@ class Resumption:
         """The name of the temporary files, which are to go should this process be killed."""
         if self.store is not None:
             self.store.note_part(temporary)
-
-    def check_worth_writing(self, done: int, interrupted: bool) -> None:
-        """Raises CancelledError where an interrupted run knows less than an earlier attempt has written already."""
-        if interrupted and done <= self._held_before:
-            raise CancelledError("nothing new was found; all that was found before is still there")
 
     def ended(self, interrupted: bool) -> None:
         """The output is written, safe on the disk."""
