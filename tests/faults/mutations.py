@@ -5,7 +5,7 @@
 Every run has to end by itself in exit 0 or 2, in lines of its own that command no terminal, one line where it refuses,
 without taking more memory than --memory, and without leaving anything but the result. Prints what was done to the
 files and how the runs ended; the exit code is the number of runs that ended otherwise, 99 at most. The same seed makes
-the same files. --only NUMBER --keep FOLDER repeats one and leaves its files.
+the same files: --rasters 1 --models 0 --first 37 --keep FOLDER repeats one and leaves its files.
 """
 
 import argparse
@@ -31,17 +31,17 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--memory", type=float, default=1500, metavar="MIB", help="what a run may hold at most")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="only the file of this number of each kind")
+    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="of the files of each kind")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here, and leave the files")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     imported()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="mutations-"))
     folder.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(folder, arguments.seed, arguments.memory)
+    campaign = Campaign(folder, arguments.seed, arguments.memory, keep=arguments.keep is not None)
     try:
         for kind, count in (("raster", arguments.rasters), ("model", arguments.models)):
-            for number in range(count) if arguments.only is None else [arguments.only] * bool(count):
+            for number in range(arguments.first, arguments.first + count):
                 campaign.run(kind, number)
     finally:
         if arguments.keep is None:
@@ -62,18 +62,17 @@ class Campaign:
         peak_mib, seconds: of the run that took most.
     """
 
-    def __init__(self, folder: Path, seed: int, most_mib: float) -> None:
+    def __init__(self, folder: Path, seed: int, most_mib: float, keep: bool) -> None:
         self.ends: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.faults: list[str] = []
         self.peak_mib = self.seconds = 0.0
-        self._folder, self._seed, self._most_mib = folder, seed, most_mib
+        self._folder, self._seed, self._most_mib, self._keep = folder, seed, most_mib, keep
         self._seeds = {kind: self._made(kind) for kind in _KINDS}
 
     def run(self, kind: str, number: int) -> None:
         """Mutate the file of this number, and give it to the command."""
         folder = self._folder / f"{kind}-{number}"
         folder.mkdir()
-        made = {}
 
         def mutate() -> None:
             print(*_KINDS[kind].mutated(number, self._seeds[kind], folder, self._seed), sep="\t")
@@ -93,7 +92,8 @@ class Campaign:
         for run in runs:
             ended = forked(command(*run), folder)
             self._note(kind, number, name, run[0], ended, set(folder.iterdir()) - before)
-        shutil.rmtree(folder)
+        if not self._keep:
+            shutil.rmtree(folder)
 
     def show(self) -> None:
         """A table of all."""
@@ -107,7 +107,9 @@ class Campaign:
     def to_json(self) -> dict:
         """Plain values."""
         ends = {kind: dict(sum((e for (of, _), e in self.ends.items() if of == kind), Counter())) for kind in _KINDS}
-        return {"ends": ends, "faults": self.faults, "peak_mib": self.peak_mib, "seconds": self.seconds}
+        by_mutation = {f"{kind}: {name}": dict(ends) for (kind, name), ends in self.ends.items()}
+        most = {"peak_mib": self.peak_mib, "seconds": self.seconds}
+        return {"ends": ends, "by_mutation": by_mutation, "faults": self.faults, **most}
 
     def _made(self, kind: str) -> list[Path]:
         folder = self._folder / f"{kind}-seeds"
