@@ -196,18 +196,19 @@ class WindowStore:
 
     def __len__(self) -> int:
         """How many it holds."""
-        query = "SELECT COUNT(*) FROM windows WHERE run = ?"
-        return self._database.execute(query, (self._run.id,)).fetchone()[0]
+        return self._rows("SELECT COUNT(*) FROM windows WHERE run = ?")[0][0]
 
     def holds(self, index: int) -> bool:
         """Whether a window is here."""
-        query = "SELECT 1 FROM windows WHERE run = ? AND window = ?"
-        return self._database.execute(query, (self._run.id, index)).fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM windows WHERE run = ? AND window = ?", index))
 
     def load(self, index: int) -> WindowDetections:
-        """What a window that is here shows."""
-        query = "SELECT content FROM windows WHERE run = ? AND window = ?"
-        return WindowDetections.from_bytes(self._database.execute(query, (self._run.id, index)).fetchone()[0])
+        """What a window that is here shows. Raises OutputError where the journal is damaged."""
+        ((content,),) = self._rows("SELECT content FROM windows WHERE run = ? AND window = ?", index)
+        try:
+            return WindowDetections.from_bytes(content)
+        except ValueError as error:
+            raise OutputError(f"{self._path}, which keeps what is finished, is damaged: remove it") from error
 
     def keep(self, window: WindowDetections) -> None:
         """Take a window. It is safe after the next `commit`. Raises OutputError where it cannot be kept."""
@@ -250,13 +251,16 @@ class WindowStore:
     @property
     def written(self) -> tuple[str, ...]:
         """Digests of what this run has put into its output, or was about to."""
-        query = "SELECT digest FROM written WHERE run = ?"
-        return tuple(digest for (digest,) in self._database.execute(query, (self._run.id,)))
+        return tuple(digest for (digest,) in self._rows("SELECT digest FROM written WHERE run = ?"))
 
     def note_written(self, digest: str) -> None:
         """What is about to be put into the output. Safe on the disk before it is."""
         with _errors(self._path):
             self._database.execute("INSERT INTO written VALUES (?, ?)", (self._run.id, digest))
+
+    def _rows(self, query: str, *values: int) -> list[tuple]:
+        with _errors(self._path):
+            return self._database.execute(query, (self._run.id, *values)).fetchall()
 
 
 @contextmanager
@@ -270,5 +274,5 @@ def _errors(path: Path) -> Iterator[None]:
                 f"{path}, which keeps what is finished, could not be written (the disk is full): free some space"
             ) from error
         raise OutputError(
-            f"{path}, which keeps what is finished, could not be written ({error}): see that the place can be reached"
+            f"{path}, which keeps what is finished, cannot be used ({error}): see that it can be reached, or remove it"
         ) from error
