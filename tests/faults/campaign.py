@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,17 +83,17 @@ def kept_beside(output: Path) -> int:
 
 
 def campaign(
-    scene: Path, folder: Path, kills: int, longest_s: float, rng: random.Random, options: Sequence[str] = ()
+    scene: Path, folder: Path, kills: int, longest_s: float, rng: random.Random, request: dict | None = None
 ) -> Outcome:
     """Runs a campaign in a folder that holds nothing.
 
     Args:
         longest_s: a process lives for no longer than this, from its start or its first window on.
-        options: of `rs4d segment`. An engine does without.
+        request: further parameters, as `segment` of the engine's protocol names them: `model`, `window_px`, `score`.
     """
     outcome, whole, broken = Outcome(), folder / "whole.gpkg", folder / "broken.gpkg"
     began = time.perf_counter()
-    with _command(scene, whole, options, folder / "log") as process:
+    with _command(scene, whole, request or {}, folder / "log") as process:
         if process.wait():
             raise RuntimeError((folder / "log").read_text())
     unbroken_s, wanted = time.perf_counter() - began, content(whole)
@@ -104,7 +103,7 @@ def campaign(
     while outcome.kills < kills:
         by_engine, early, left_s = rng.random() < ENGINES, rng.random() < EARLY, rng.uniform(0, longest_s)
         log = folder / "log"
-        process = _engine(scene, broken, log) if by_engine else _command(scene, broken, options, log)
+        process = (_engine if by_engine else _command)(scene, broken, request or {}, log)
         with process:
             at = time.monotonic() + left_s
             while process.poll() is None and time.monotonic() < at:
@@ -119,7 +118,8 @@ def campaign(
             outcome.kills += 1
             outcome.engines += by_engine
             outcome.kept.append(kept_beside(broken))
-    with _command(scene, broken, options, folder / "log") as process:
+            print(f"kill {outcome.kills}: {outcome.kept[-1]} windows kept", file=sys.stderr, flush=True)
+    with _command(scene, broken, request or {}, folder / "log") as process:
         process.wait()
     _compare(broken, wanted, outcome)
     outcome.seconds = (unbroken_s, time.perf_counter() - began)
@@ -130,17 +130,18 @@ def _journal(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished")
 
 
-def _command(scene: Path, output: Path, options: Sequence[str], log: Path) -> subprocess.Popen:
+def _command(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
+    options = [text for name, value in request.items() for text in (f"--{name.removesuffix('_px')}", str(value))]
     with log.open("wb") as file:
         command = [*COMMAND, "segment", scene, "-o", output, *options]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
 
 
-def _engine(scene: Path, output: Path, log: Path) -> subprocess.Popen:
+def _engine(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
     """An engine with one thing to do."""
     with log.open("wb") as file:
         engine = subprocess.Popen([*COMMAND, "serve"], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.DEVNULL)
-    params = {"scene": str(scene), "output": str(output)}
+    params = {"scene": str(scene), "output": str(output), **request}
     engine.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "segment", "params": params}).encode() + b"\n")
     engine.stdin.flush()
     return engine
@@ -162,6 +163,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--side", type=int, default=1536, help="of the scene, pixels")
     parser.add_argument("--longest", type=float, default=10.0, help="seconds until a process is killed, at most")
+    parser.add_argument("--window", type=int, default=384, help="side of the windows, pixels")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -169,7 +171,8 @@ def main() -> int:
         folder.mkdir()
         write_scene(scene, arguments.side, arguments.seed)
         rng = random.Random(arguments.seed)
-        outcome = campaign(scene, folder, arguments.kills, arguments.longest, rng)
+        request = {"window_px": arguments.window}
+        outcome = campaign(scene, folder, arguments.kills, arguments.longest, rng, request)
     unbroken_s, broken_s = outcome.seconds
     print(
         f"{outcome.kills} kills ({outcome.engines} of engines); {outcome.equal} layers equal to the unbroken one, "
