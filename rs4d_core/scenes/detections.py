@@ -88,11 +88,13 @@ class WindowSource(Protocol):
         batch: so many windows are predicted at a time.
         model_seconds: time spent in the predictor so far.
         interrupted: `run` ended because it was cancelled.
+        notes: what the user should know of how the windows were predicted.
     """
 
     batch: int
     model_seconds: float
     interrupted: bool
+    notes: list[str]
 
     def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:
         """The windows of these indices of the plan, which ascend, in that order, as soon as each is known.

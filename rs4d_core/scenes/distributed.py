@@ -65,6 +65,7 @@ class ClusterWindows:
         self.batch = max(STRETCH_PX // pixels // whole, 1) * whole
         self.model_seconds = 0.0
         self.interrupted = False
+        self.notes: list[str] = []
         self._cluster = cluster
         self._job = job
         self._cancelled = cancelled

@@ -82,6 +82,7 @@ class LocalWindows:
         self.batch = batch_of(windows[0], predictor.device)
         self.model_seconds = 0.0
         self.interrupted = False
+        self.notes: list[str] = []
         self._side: int | None = None  # of the parts that windows are seen in, once one did not fit into memory
         self._scene = scene
         self._windows = windows
@@ -161,6 +162,10 @@ class LocalWindows:
             parts = parts_of(window, self._side, min(overlap_px, self._side // 2))
             shown = [self._part(read, part, window) for part in parts]
             if None not in shown:
+                self.notes = [
+                    f"memory does not hold windows of {window.width} x {window.height} px: some were seen in parts of "
+                    f"{self._side} px"
+                ]
                 return _Seen(without_image, parts, [instances for (instances,) in shown])
             self._side = smaller_side(self._side, overlap_px)
         raise too_large(window.width, window.height, self._predictor.device)

@@ -205,7 +205,13 @@ def segment_scene(
                 writer.close(seconds)
                 run = writer.run
         resumption.ended(interrupted)
-        notes = [*scene.notes, *resumption.notes, *not_read.notes(output_path), *(writer.notes if writer else ())]
+        notes = [
+            *scene.notes,
+            *resumption.notes,
+            *predicted.notes,
+            *not_read.notes(output_path),
+            *(writer.notes if writer else ()),
+        ]
     return SegmentResult(
         None if output_path is None else Path(output_path),
         run,

@@ -137,6 +137,8 @@ def test_windows_that_memory_does_not_hold_are_seen_in_parts(large, tmp_path, de
     result = segment_scene(scene, tmp_path / "out.gpkg", predictor, SegmentOptions())
     assert_found(read(tmp_path / "out.gpkg"), shapes)
     assert result.windows == 4
+    in_parts = any("memory does not hold windows of 512 x 512 px" in note for note in result.notes)
+    assert in_parts == (pixels < 512 * 512)
     assert {shape[-1] for shape in predictor.seen} == ({288} if pixels < 512 * 512 else {512})
 
 
