@@ -293,9 +293,10 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             }
         )
     else:
+        in_model = "of it in the model" if arguments.cluster is None else "in the model, of all workers together"
         print(
             f"{result.output}: {_counted(result.instances, result.by_class)}, from {counted(result.windows, 'window')} "
-            f"in {result.seconds:.1f} s ({result.model_seconds:.1f} s of it in the model)"
+            f"in {result.seconds:.1f} s ({result.model_seconds:.1f} s {in_model})"
         )
     if result.interrupted:
         kept = counted(result.windows, "finished window")
