@@ -284,10 +284,8 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     if name not in _PRESETS:
         raise OptionError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
     # The paper's box head has scale 8, its prompt head 4 and 8. Tiny is for windows of 512 pixels with cars in them:
-    # over the five levels 4 and 4 * 2**0.5 come to sides of 16, 23, 32, 45, ... 362 pixels, and 2 adds the 8 of a car.
-    # For all else 2 would be too coarse: with anchors of 64 pixels that stand 32 apart, half of the airplanes of that
-    # size have none that overlaps them by 0.7.
-    scales = (2.0, 4.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
+    # its two scales interleave over the five levels to sides of 8, 16, 23, 32, 45, 64, 90, 128, 181 and 362 pixels.
+    scales = (2.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
     # A CPU pays for every region. What matters more is that no level sends more than its share of them: where there are
     # cars, the finest level's anchors would fill all places.
     rpn = RPNConfig(scales, proposals=800, pre_nms=200) if name == "tiny" else RPNConfig(scales)
