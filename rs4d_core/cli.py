@@ -27,7 +27,7 @@ from rs4d_core.wording import counted, one_line, visible
 if TYPE_CHECKING:
     from rs4d_core.models.checkpoint import LoadedModel
     from rs4d_core.scenes.layer_file import WrittenLayer
-    from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, WindowSourceMaker
+    from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, SegmentResult, WindowSourceMaker
     from rs4d_core.scenes.writers import Feature
 
 DONE = 0
@@ -118,15 +118,20 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 def _add_segment(commands: Any) -> None:
     command = _command(commands, "segment", _segment, "Find the instances in a scene and write them as polygons.")
-    command.add_argument("scene", metavar="SCENE", help="a raster that GDAL can read")
+    command.add_argument(
+        "scene",
+        metavar="SCENE",
+        nargs="+",
+        help="a raster that GDAL can read: a file, a VRT, or an address (https, s3, gs, az), of which only what is "
+        "needed is fetched; a folder of rasters; or @FILE with one of these a line. Tiles that touch are one scene",
+    )
     command.add_argument(
         "-o",
         "--output",
         metavar="OUT",
-        type=Path,
         required=True,
         help="the suffix picks the format: .gpkg, .geojson, .fgb, .parquet, or .json for COCO. "
-        "A .gpkg that exists gets a further run; any other file is replaced",
+        "A .gpkg that exists gets a further run; any other file is replaced. A folder gets a .gpkg for each scene",
     )
     command.add_argument("--model", metavar="FILE", type=Path, help="model file (default: the one that comes along)")
     command.add_argument(
@@ -225,12 +230,19 @@ def _print_json(result: dict[str, Any]) -> None:
 
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     from rs4d_core.console import ProgressReport
+    from rs4d_core.scenes.many_scenes import plan_jobs
     from rs4d_core.scenes.picture import check_picture_path, write_picture
     from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
     from rs4d_core.scenes.reader import Scene
+    from rs4d_core.scenes.scene_runs import segment_jobs
 
+    jobs = plan_jobs(arguments.scene, arguments.output)
     if arguments.picture is not None:
         check_picture_path(arguments.picture)
+        if len(jobs.scenes) > 1:
+            raise OptionError("--picture shows one scene: leave it out, or give one scene")
+    for note in jobs.notes:
+        _note(note)
     options = SegmentOptions(
         bands=arguments.bands,
         resolution_m=arguments.resolution,
@@ -256,20 +268,28 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             for note in start.notes:
                 _note(note)
 
-        result = segment_scene(
-            arguments.scene,
-            arguments.output,
-            model,
-            options,
-            on_progress=on_progress,
-            on_features=None if arguments.picture is None else drawn.extend,
-            cancelled=lambda: interruption.requested,
-            on_start=on_start,
-            source=source,
-        )
+        def segment(scene: str, output: Path) -> "SegmentResult":
+            return segment_scene(
+                scene,
+                output,
+                model,
+                options,
+                on_progress=on_progress,
+                on_features=None if arguments.picture is None else drawn.extend,
+                cancelled=lambda: interruption.requested,
+                on_start=on_start,
+                source=source,
+            )
+
+        result = segment_jobs(jobs, segment, model, options, _note)
     if arguments.picture is not None and not result.interrupted:
         with Scene.open(
-            arguments.scene, options.bands, model.resolution_m, options.resolution_m, options.bbox, options.bbox_crs
+            jobs.scenes[0].scene(),
+            options.bands,
+            model.resolution_m,
+            options.resolution_m,
+            options.bbox,
+            options.bbox_crs,
         ) as scene:
             write_picture(scene, drawn, arguments.picture, dict(zip(model.classes, model.colors, strict=True)))
     memory = f"{result.peak_rss_mb:.0f} MiB of memory at most"
@@ -289,7 +309,8 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
                 "device": result.device,
                 "peak_rss_mb": result.peak_rss_mb,
                 "interrupted": result.interrupted,
-                "notes": list(result.notes),
+                "notes": [*jobs.notes, *result.notes],
+                **({"scenes": [scene.to_json() for scene in result.scenes]} if len(jobs.scenes) > 1 else {}),
             }
         )
     else:
@@ -300,7 +321,10 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         )
     if result.interrupted:
         kept = counted(result.windows, "finished window")
-        return _fail(INTERRUPTED, f"interrupted: what {kept} showed is in {result.output}")
+        where = f"is in {result.output}" if result.written else "is kept, and the same command goes on from there"
+        return _fail(INTERRUPTED, f"interrupted: what {kept} showed {where}")
+    if result.failed:
+        return _fail(BAD_INPUT, f"{counted(len(result.failed), 'scene')} could not be segmented: {result.failed[0]}")
     return DONE
 
 

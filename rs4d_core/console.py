@@ -55,7 +55,12 @@ class ProgressReport:
         elif self._task is None:
             self._task = self._bar.add_task(progress.message, completed=progress.windows_done, total=progress.windows)
         else:
-            self._bar.update(self._task, completed=progress.windows_done, description=progress.message)
+            self._bar.update(
+                self._task,
+                completed=progress.windows_done,
+                total=progress.windows,  # of the scene in hand, where there are several
+                description=progress.message,
+            )
 
 
 def _duration(seconds: float) -> str:

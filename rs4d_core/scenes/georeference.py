@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import shapely
@@ -50,7 +51,12 @@ def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]
         unit = "pixels, upwards from the top edge" if transform == PIXELS else "those of the file"
         notes.append(f"the scene has no CRS: coordinates are {unit}, and the resolution on the ground is unknown")
         return transform, None, notes
-    return transform, horizontal(CRS.from_wkt(crs.to_wkt(version="WKT2_2019"))).to_wkt(), notes
+    return transform, _horizontal_wkt(crs.to_wkt(version="WKT2_2019")), notes
+
+
+@cache  # tiles by the thousand have one CRS
+def _horizontal_wkt(wkt: str) -> str:
+    return horizontal(CRS.from_wkt(wkt)).to_wkt()
 
 
 def _from_gcps(dataset: DatasetReader, notes: list[str]):

@@ -1,0 +1,261 @@
+"""Many scenes: tiles are one scene, scenes of other grids are merged by the seam rules, and each may have a layer."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from perfect import ColorPredictor, cover, paint, write_raster
+from rasterio.warp import Resampling, reproject
+from shapely import affinity, box
+
+from rs4d_core.scenes.many_scenes import plan_jobs
+from rs4d_core.scenes.mosaic import mosaics
+from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
+from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.scene_header import read_header
+from rs4d_core.scenes.scene_list import list_scenes
+from rs4d_core.scenes.scene_runs import ScenesResult, segment_jobs
+from rs4d_core.scenes.windows import Window
+
+UTM = "EPSG:32636"
+PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)
+WIDTH, HEIGHT = 300, 200
+
+SHAPES = {
+    "red": [
+        box(20, 20, 270, 120) - box(40, 35, 250, 105),
+        *(box(10 + 14 * k, 150, 22 + 14 * k, 180) for k in range(12)),
+    ],
+    "green": [affinity.rotate(box(60, 54, 230, 62), 8), shapely.Point(150, 88).buffer(9), box(270, 170, 300, 200)],
+    "blue": [shapely.Point(240, 155).buffer(30, quad_segs=32)],
+}
+PICTURE = paint(
+    [cover(shape, label, WIDTH, HEIGHT) for label, shapes in enumerate(SHAPES.values()) for shape in shapes],
+    WIDTH,
+    HEIGHT,
+)
+
+
+def cut(folder: Path, picture: np.ndarray, columns: list[int], rows: list[int], overlap: int = 0, **options) -> Path:
+    """Tiles of a picture from each of these columns and rows to the next, and `overlap` pixels beyond."""
+    folder.mkdir(exist_ok=True)
+    _, height, width = picture.shape
+    for top, bottom in zip(rows, [*rows[1:], height], strict=True):
+        for left, right in zip(columns, [*columns[1:], width], strict=True):
+            tile = picture[:, top : bottom + overlap, left : right + overlap]
+            place = PLACE @ Affine.translation(left, top)
+            write_raster(folder / f"tile_{top:04}_{left:04}.tif", tile, UTM, place, **options)
+    return folder
+
+
+def segment(given: list, output: Path | str, predictor=None, told: list | None = None, **options) -> ScenesResult:
+    """All of it, as the command line does it."""
+    predictor, options = predictor or ColorPredictor(), SegmentOptions(**options)
+    jobs = plan_jobs([str(name) for name in given], str(output))
+
+    def one(scene: str, layer: Path):
+        return segment_scene(scene, layer, predictor, options)
+
+    return segment_jobs(jobs, one, predictor, options, (told if told is not None else []).append)
+
+
+def polygons(path: Path) -> list[tuple]:
+    layer = gpd.read_file(path, layer="instances")
+    rows = zip(layer["class"], layer["score"], layer["area_m2"], shapely.to_wkb(layer.geometry), strict=True)
+    return sorted(rows)
+
+
+def runs(path: Path) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT run, scene, parameters FROM runs ORDER BY time, run").fetchall()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_raster(tmp_path_factory.mktemp("whole") / "whole.tif", PICTURE, UTM, PLACE)
+
+
+@pytest.fixture(scope="module")
+def found_in_whole(whole, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "whole.gpkg"
+    segment([whole], path)
+    return polygons(path)
+
+
+@pytest.mark.parametrize("overlap", [0, 24])
+def test_tiles_give_the_polygons_of_the_whole_scene(found_in_whole, tmp_path, overlap):
+    folder = cut(tmp_path / "tiles", PICTURE, [0, 71, 200], [0, 97, 130], overlap)
+    result = segment([folder], tmp_path / "out.gpkg")
+    assert polygons(tmp_path / "out.gpkg") == found_in_whole
+    assert result.output == tmp_path / "out.gpkg"
+    ((_, scene, _),) = runs(tmp_path / "out.gpkg")
+    # The mosaic stays with the result, for whoever wants to see what it was found in.
+    with rasterio.open(scene) as mosaic:
+        assert (mosaic.read() == PICTURE).all()
+        assert mosaic.crs == UTM
+
+
+cuts = st.lists(st.integers(1, 299), max_size=3, unique=True).map(lambda cuts: [0, *sorted(cuts)])
+rows_ = st.lists(st.integers(1, 199), max_size=2, unique=True).map(lambda cuts: [0, *sorted(cuts)])
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts, rows_, st.sampled_from([0, 1, 17]), st.randoms())
+def test_tiles_of_any_size_show_the_pixels_of_the_whole(tmp_path_factory, columns, rows, overlap, random):
+    folder = cut(tmp_path_factory.mktemp("cut"), PICTURE, columns, rows, overlap)
+    names = [str(path) for path in folder.glob("*.tif")]
+    random.shuffle(names)
+    (mosaic,) = mosaics([read_header(name) for name in names])
+    with Scene.open(mosaic.write_beside(folder / "out.gpkg")) as scene:
+        image, valid = scene.read(Window(0, 0, WIDTH, HEIGHT))
+        assert (scene.width, scene.height, scene.transform) == (WIDTH, HEIGHT, PLACE)
+    assert valid.all()
+    assert (image == PICTURE).all()
+
+
+@pytest.mark.parametrize("kind", ["bare", "nodata", "alpha", "mask"])
+def test_where_no_tile_lies_there_is_no_data(tmp_path, kind):
+    # Three tiles of four, one pixel wide and high at the corner, and in one of them a hole.
+    hole = np.s_[:, 10:20, 10:20]
+    options = {"nodata": 0} if kind == "nodata" else {}
+    folder = cut(tmp_path / "tiles", PICTURE.clip(1), [0, 150], [0, 100], **options)
+    (folder / "tile_0100_0150.tif").unlink()
+    expected = np.ones((HEIGHT, WIDTH), dtype=bool)
+    expected[100:, 150:] = False
+    for path in folder.glob("*.tif"):
+        if kind == "nodata" and path.name == "tile_0000_0000.tif":
+            with rasterio.open(path, "r+") as file:
+                tile = file.read()
+                tile[hole] = 0
+                file.write(tile)
+        if kind in ("alpha", "mask"):
+            with rasterio.open(path) as file:
+                tile, profile = file.read(), file.profile
+            mask = np.full(tile.shape[1:], 255, dtype=np.uint8)
+            if path.name == "tile_0000_0000.tif":
+                mask[hole[1:]] = 0
+            profile.update(photometric="RGB", count=4 if kind == "alpha" else 3)
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as file:
+                file.write(tile, indexes=[1, 2, 3])
+                if kind == "alpha":
+                    file.write(mask, 4)
+                    file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+                else:
+                    file.write_mask(mask)
+    if kind != "bare":
+        expected[10:20, 10:20] = False
+    (mosaic,) = mosaics([read_header(name) for name in list_scenes([str(folder)]).names])
+    with Scene.open(mosaic.write_beside(tmp_path / "out.gpkg")) as scene:
+        image, valid = scene.read(Window(0, 0, WIDTH, HEIGHT))
+    assert (valid == expected).all()
+    assert (image == np.where(expected, PICTURE.clip(1), 0)).all()
+
+
+def test_a_later_tile_lies_on_top_where_it_has_data(tmp_path):
+    ones, twos = np.full((3, 10, 10), 1, np.uint8), np.full((3, 10, 10), 2, np.uint8)
+    twos[:, :, :3] = 0
+    first = write_raster(tmp_path / "first.tif", ones, UTM, PLACE, nodata=0)
+    second = write_raster(tmp_path / "second.tif", twos, UTM, PLACE @ Affine.translation(5, 0), nodata=0)
+    for order, shown in (([first, second], [1] * 8 + [2] * 7), ([second, first], [1] * 10 + [2] * 5)):
+        (mosaic,) = mosaics([read_header(str(path)) for path in order])
+        with Scene.open(mosaic.write_beside(tmp_path / "out.gpkg")) as scene:
+            image, valid = scene.read(Window(0, 0, 15, 10))
+        assert valid.all()
+        assert image[0, 0].tolist() == shown
+
+
+def test_rasters_that_differ_or_lie_apart_are_scenes_of_their_own(tmp_path):
+    picture = PICTURE[:, :50, :50]
+    right, far = PLACE @ Affine.translation(50, 0), PLACE @ Affine.translation(500, 0)
+    names = [
+        write_raster(tmp_path / "a.tif", picture, UTM, PLACE),
+        write_raster(tmp_path / "b.tif", picture, UTM, far),
+        write_raster(tmp_path / "c.tif", picture, UTM, right @ Affine.scale(1.01)),
+        write_raster(tmp_path / "d.tif", picture, UTM, right, nodata=0),
+        write_raster(tmp_path / "e.tif", picture.astype(np.uint16), UTM, right),
+        write_raster(tmp_path / "f.tif", picture, "EPSG:32637", right),
+        write_raster(tmp_path / "g.tif", picture, UTM, PLACE @ Affine.translation(0, 50.3)),
+    ]
+    found = mosaics([read_header(str(name)) for name in names])
+    assert [[Path(tile.name).stem for tile in mosaic.tiles] for mosaic in found] == [["a", "g"], *map(list, "bcdef")]
+    assert found[0].off_grid_px == pytest.approx(0.3)
+
+
+def test_the_same_mosaic_has_the_same_file(tmp_path):
+    folder = cut(tmp_path / "tiles", PICTURE, [0, 100], [0])
+    (mosaic,) = mosaics([read_header(name) for name in list_scenes([str(folder)]).names])
+    first = mosaic.write_beside(tmp_path / "out.gpkg")
+    before = first.stat()
+    assert mosaic.write_beside(tmp_path / "out.gpkg") == first
+    assert first.stat() == before
+
+
+# Two scenes of the same ground.
+
+
+def warped(path: Path, whole: Path, crs: str, pixel: float, part: tuple[float, float, float, float]) -> Path:
+    """A part (west, south, east, north in UTM) of the whole scene in another CRS, with nodata around it."""
+    with rasterio.open(whole) as file:
+        west, south, east, north = rasterio.warp.transform_bounds(UTM, crs, *part)
+        width, height = round((east - west) / pixel), round((north - south) / pixel)
+        place = Affine(pixel, 0, west, 0, -pixel, north)
+        picture = np.zeros((3, height, width), np.uint8)
+        reproject(
+            file.read().clip(1),
+            picture,
+            src_transform=file.transform,
+            src_crs=UTM,
+            dst_transform=place,
+            dst_crs=crs,
+            resampling=Resampling.bilinear,
+            dst_nodata=0,
+            src_nodata=0,
+        )
+    return write_raster(path, picture, crs, place, nodata=0)
+
+
+def assert_each_once(path: Path, tolerance_px: float) -> None:
+    layer = gpd.read_file(path, layer="instances")
+    assert layer.geometry.is_valid.all()
+    for class_name, truths in SHAPES.items():
+        found = np.array(
+            layer[layer["class"] == class_name].geometry.affine_transform((~PLACE).to_shapely()), dtype=object
+        )
+        assert len(found) == len(truths)
+        for truth in truths:
+            best = found[shapely.area(shapely.intersection(found, truth)).argmax()]
+            assert shapely.hausdorff_distance(best.boundary, truth.boundary) < tolerance_px
+
+
+@pytest.mark.parametrize(("crs", "pixel"), [(UTM, 0.4), ("EPSG:3857", 0.5), ("EPSG:4326", 4.4e-6), ("EPSG:32637", 0.5)])
+def test_two_scenes_of_other_grids_give_each_object_once(whole, tmp_path, crs, pixel):
+    """Both end in the middle of the large ring, of the long bar and of the row of houses."""
+    with rasterio.open(whole) as file:
+        picture = file.read(window=((0, HEIGHT), (0, 190))).clip(1)
+    left = write_raster(tmp_path / "left.tif", picture, UTM, PLACE, nodata=0)
+    right = warped(tmp_path / "right.tif", whole, crs, pixel, (450_050, 39_900, 450_150, 40_000))
+    told = []
+    result = segment([left, right], tmp_path / "out.gpkg", told=told)
+    assert_each_once(tmp_path / "out.gpkg", 2.5)
+    assert [Path(scene).name for _, scene, _ in runs(tmp_path / "out.gpkg")] == ["left.tif", "right.tif"]
+    layer = gpd.read_file(tmp_path / "out.gpkg", layer="instances")
+    assert set(layer["run"]) == {run for run, _, _ in runs(tmp_path / "out.gpkg")}
+    assert layer["area_m2"].to_numpy() == pytest.approx(layer.geometry.area.to_numpy(), rel=2e-3)
+    assert result.instances == len(layer) == sum(result.by_class.values())
+    assert told == ["scene 1 of 2: " + str(left), "scene 2 of 2: " + str(right)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["left.tif", "out.gpkg", "right.tif"]
+
+
+def test_what_one_scene_alone_shows_is_as_it_is_without_the_other(whole, found_in_whole, tmp_path):
+    far = write_raster(tmp_path / "far.tif", PICTURE, UTM, PLACE @ Affine.translation(1000, 0))
+    segment([far], tmp_path / "far.gpkg")
+    segment([whole, far], tmp_path / "out.gpkg")
+    assert polygons(tmp_path / "out.gpkg") == sorted(found_in_whole + polygons(tmp_path / "far.gpkg"))
