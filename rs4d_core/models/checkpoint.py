@@ -281,7 +281,7 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
 
     Raises:
         ModelFileError: the file is missing, truncated, no model of ours, of a newer format, a part of a model only, or
-            its weights do not fit its card.
+            its weights do not fit its card or are no numbers.
         OptionError: there is no such device.
     """
     chosen = choose_device(device)
@@ -306,6 +306,12 @@ def load_model(path: Path, device: str = "auto") -> LoadedModel:
             )
         segmenter = Segmenter(card.config)
         segmenter.load_state_dict({name: file.get_tensor(name) for name in wanted})
+    broken = [name for name, tensor in segmenter.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise ModelFileError(
+            f"the weights in {path} hold values that are no numbers ({len(broken)} tensors, {broken[0]} first): "
+            "the file is damaged, or its training went wrong; get it anew"
+        )
     if chosen.name == "cpu":
         keep_freed_memory()
     segmenter.set_normalisation(card.mean, card.std)

@@ -18,6 +18,7 @@ from rs4d_core.errors import ModelFileError, OptionError, OutputError
 from rs4d_core.models.config import EncoderConfig
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.whole_file import write_whole
+from rs4d_core.wording import is_name
 
 FORMAT_VERSION = 1
 ENCODER_CARD_KEY = "rs4d-encoder"
@@ -48,6 +49,13 @@ class EncoderCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     created_by: str = f"rs4d {rs4d_core.__version__}"
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for values of other types: cards come from files."""
+        if not is_name(self.name):
+            raise OptionError(f"an encoder's name must be of one line, not {self.name!r:.100}")
+        if not (isinstance(self.training_data, tuple) and isinstance(self.metrics, dict)):
+            raise OptionError("training_data must be a list, and metrics values by name")
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain lists, numbers and strings."""
@@ -124,7 +132,7 @@ def _read(path: Path, weights: bool = False) -> tuple[EncoderCard, dict[str, tor
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["config"].items()}
         return EncoderCard(**plain | {"config": EncoderConfig(**config)}), tensors
-    except (KeyError, TypeError, ValueError, OptionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"the card in {path} cannot be read ({error}): get the file anew") from error

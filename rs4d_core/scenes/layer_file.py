@@ -1,5 +1,6 @@
 """A whole layer of polygons as a GeoPackage, with the records of the runs that it comes from."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pyogrio
 import pyogrio.errors
 
+from rs4d_core.errors import LayerError
 from rs4d_core.scenes.vector_layer import RESULT_LAYER, RUN_FIELD
 from rs4d_core.scenes.writers import geopackage
 
@@ -30,7 +32,10 @@ class WrittenLayer:
 
 
 def read_runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:
-    """The records of the runs that the features come from, oldest first; of all runs, where there are no features."""
+    """The records of the runs that the features come from, oldest first; of all runs, where there are no features.
+
+    Raises LayerError for records that rs4d has not written.
+    """
     try:
         runs = pyogrio.read_dataframe(path, layer=geopackage.RUNS_TABLE)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
@@ -40,7 +45,21 @@ def read_runs(path: Path, frame: gpd.GeoDataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=list(geopackage.RUN_FIELDS))
     if len(frame):
         runs = runs[runs["run"].isin(frame[RUN_FIELD].dropna())]
+    for run, parameters, scene in zip(runs["run"], runs["parameters"], runs["scene"], strict=True):
+        if not (_are_parameters(parameters) and isinstance(scene, str)):
+            raise LayerError(
+                f"{path}: the record of run {run} is damaged: delete it from the table {geopackage.RUNS_TABLE}"
+            )
     return runs.sort_values("time").reset_index(drop=True)
+
+
+def _are_parameters(text: object) -> bool:
+    try:
+        read = json.loads(text)
+        kinds = {"least_scores": dict, "bands": list, "resolution_m": int | float}
+        return all(read.get(name) is None or isinstance(read[name], kind) for name, kind in kinds.items())
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def write_layer(path: Path, frame: gpd.GeoDataFrame, runs: pd.DataFrame) -> None:

@@ -11,6 +11,9 @@ import pyogrio
 import pyogrio.errors
 import pyproj
 import shapely
+from pyarrow import ArrowException
+from pyproj.exceptions import CRSError
+from shapely.errors import ShapelyError
 
 from rs4d_core.errors import LayerError
 from rs4d_core.scenes.areal import repair
@@ -25,6 +28,7 @@ AREA_FIELD = "area_m2"
 RUN_FIELD = "run"
 REJECTED = "rejected"
 _LAYER_NAME_MARK = "|layername="
+_PYOGRIO_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError)
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,22 @@ def _read_parquet(path: Path) -> gpd.GeoDataFrame:
     # The wheels of pyogrio come without GDAL's Parquet driver.
     try:
         return gpd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+    except (OSError, ValueError, TypeError, LookupError, ShapelyError, CRSError, ArrowException) as error:
         raise LayerError(f"{path}: cannot be read as GeoParquet ({_one_line(error)})") from error
 
 
 def _read_ogr(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     try:
         layers = dict(pyogrio.list_layers(path))
-    except (pyogrio.errors.DataSourceError, RuntimeError) as error:
+    except (*_PYOGRIO_ERRORS, RuntimeError, ValueError) as error:
         raise LayerError(
             f"{path}: not a vector layer; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet"
         ) from error
     name = _choose_layer(path, layers, layer)
     try:
-        frame = pyogrio.read_dataframe(path, layer=name)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError, ValueError) as error:
+        # Geometries that are none, such as rings without an end, are read as missing.
+        frame = pyogrio.read_dataframe(path, layer=name, on_invalid="ignore")
+    except (*_PYOGRIO_ERRORS, RuntimeError, ValueError, ShapelyError, CRSError) as error:
         raise LayerError(f"{path}: layer {name!r} cannot be read ({_one_line(error)})") from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise LayerError(f"{path}: layer {name!r} has no geometry; give a layer of polygons")
@@ -111,6 +116,9 @@ def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLa
     notes = []
     if frame.active_geometry_name != "geometry":
         frame = frame.rename_geometry("geometry")
+    if CLASS_FIELD in frame:
+        # A class is one value; some formats have lists.
+        frame[CLASS_FIELD] = [value if pd.api.types.is_scalar(value) else str(value) for value in frame[CLASS_FIELD]]
     geometries = shapely.force_2d(frame.geometry.to_numpy())
     kinds = shapely.get_type_id(geometries)
     polygonal = np.isin(kinds, (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
