@@ -228,6 +228,10 @@ def _print_json(result: dict[str, Any]) -> None:
     print(visible(json.dumps(result, ensure_ascii=False)))
 
 
+def _print_line(text: str) -> None:
+    print(one_line(text))
+
+
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     from rs4d_core.console import ProgressReport
     from rs4d_core.scenes.many_scenes import plan_jobs
@@ -315,7 +319,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
         )
     else:
         in_model = "of it in the model" if arguments.cluster is None else "in the model, of all workers together"
-        print(
+        _print_line(
             f"{result.output}: {_counted(result.instances, result.by_class)}, from {counted(result.windows, 'window')} "
             f"in {result.seconds:.1f} s ({result.model_seconds:.1f} s {in_model})"
         )
@@ -355,7 +359,7 @@ def _predicting(
 
 def _counted(instances: int, by_class: dict[str, int]) -> str:
     parts = ", ".join(f"{name} {count}" for name, count in by_class.items() if count)
-    return visible(f"{counted(instances, 'instance')}{f' ({parts})' if parts else ''}")
+    return f"{counted(instances, 'instance')}{f' ({parts})' if parts else ''}"
 
 
 def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int:
@@ -467,7 +471,7 @@ def _export(arguments: argparse.Namespace, _interruption: Interruption) -> int:
         _print_json({"output": str(result.output), "instances": result.instances, "by_class": result.by_class, **more})
     else:
         chips = f" on {counted(more['chips'], 'chip')}" if more else ""
-        print(f"{result.output}: {_counted(result.instances, result.by_class)}{chips}")
+        _print_line(f"{result.output}: {_counted(result.instances, result.by_class)}{chips}")
     return DONE
 
 
