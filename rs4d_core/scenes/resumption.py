@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rs4d_core.errors import BusyError, CancelledError, OutputError, RS4DError, SceneChangedError
+from rs4d_core.errors import BusyError, CancelledError, OptionError, OutputError, RS4DError, SceneChangedError
 from rs4d_core.scenes.journal import Journal, JournalUnavailable, Unfinished, WindowStore
 from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.reader import Scene
@@ -107,16 +107,20 @@ class Resumption:
         """Errors say how much is kept, where anything is. `settle`: sees that all that was found is safe."""
         try:
             yield
-        except RS4DError as error:
-            if self.store is None or isinstance(error, SceneChangedError | CancelledError):
+        except (RS4DError, MemoryError) as error:
+            told = error
+            if isinstance(error, MemoryError):
+                told = OptionError("there is not enough memory: choose a smaller window, or end other programs")
+            if self.store is not None and not isinstance(error, SceneChangedError | CancelledError):
+                with suppress(RS4DError):
+                    settle()
+                self.store.give_up()
+                if len(self.store):
+                    kept = counted(len(self.store), "finished window")
+                    told = type(told)(f"{told}; {kept} kept: run the same again, and it goes on from there")
+            if told is error:
                 raise
-            with suppress(RS4DError):
-                settle()
-            self.store.give_up()
-            if not len(self.store):
-                raise
-            kept = counted(len(self.store), "finished window")
-            raise type(error)(f"{error}; {kept} kept: run the same again, and it goes on from there") from error
+            raise told from error
 
     def __enter__(self) -> "Resumption":
         return self

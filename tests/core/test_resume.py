@@ -14,7 +14,7 @@ from affine import Affine
 from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import box
 
-from rs4d_core.errors import BusyError, CancelledError, OutputError, SceneChangedError
+from rs4d_core.errors import BusyError, CancelledError, OptionError, OutputError, SceneChangedError
 from rs4d_core.scenes import journal as journal_module
 from rs4d_core.scenes.journal import Journal
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
@@ -263,6 +263,15 @@ def test_the_same_result_is_not_written_twice_if_the_end_of_a_run_was_cut_off(sc
     assert predictor.images_seen == 0
     assert features(output) == unbroken(scene, tmp_path)
     assert len(pyogrio.read_dataframe(output, layer="runs")) == 1
+
+
+def test_too_little_memory_is_told_in_one_line(scene, tmp_path):
+    def runs_out(progress):
+        if progress.windows_done == 8:
+            raise MemoryError
+
+    with pytest.raises(OptionError, match=r"not enough memory: choose a smaller window.*8 finished windows kept"):
+        segment_scene(scene, tmp_path / "out.gpkg", Company(), OPTIONS, runs_out)
 
 
 @pytest.mark.parametrize("windows", [4, 20])
