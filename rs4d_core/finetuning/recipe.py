@@ -12,6 +12,7 @@ from typing import ClassVar
 from rs4d_core.errors import RecipeError
 from rs4d_core.models.config import HEADS
 from rs4d_core.runs.settings import Optimization, Running, check, check_range, check_share
+from rs4d_core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ModelChoice:
         check(len(set(self.classes)) == len(self.classes), "model.classes names a class twice")
         check(
             len(self.colors) == len(self.classes),
-            f"model.colors has {len(self.colors)} entries for {len(self.classes)} classes: give one for each",
+            f"model.colors has {len(self.colors)} for {counted(len(self.classes), 'class', 'classes')}: give one for each",
         )
         for color in self.colors:
             check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
