@@ -10,17 +10,19 @@ the same files: --rasters 1 --models 0 --first 37 --keep FOLDER repeats one and 
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: see `warm_up`
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "core")]
 
 import mutations_models  # noqa: E402
 import mutations_rasters  # noqa: E402
-from mutations_run import DONE, REFUSED, Ended, command, forked, imported  # noqa: E402
+from mutations_run import DONE, REFUSED, Ended, command, forked, warm_up  # noqa: E402
 
 _KINDS = {"raster": mutations_rasters, "model": mutations_models}
 
@@ -35,7 +37,6 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here, and leave the files")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    imported()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="mutations-"))
     folder.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(folder, arguments.seed, arguments.memory, keep=arguments.keep is not None)
@@ -68,6 +69,7 @@ class Campaign:
         self.peak_mib = self.seconds = 0.0
         self._folder, self._seed, self._most_mib, self._keep = folder, seed, most_mib, keep
         self._seeds = {kind: self._made(kind) for kind in _KINDS}
+        warm_up(self._seeds["raster"][0], self._seeds["model"][0], folder)
 
     def run(self, kind: str, number: int) -> None:
         """Mutate the file of this number, and give it to the command."""

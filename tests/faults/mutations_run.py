@@ -1,18 +1,20 @@
 """Run the command `rs4d` in processes of their own, many a minute, and see how each ends.
 
-The libraries are imported once; each run is a fork of that process, so a crash, a hang or a flood of memory is its own
+The libraries are loaded once; each run is a fork of that process, so a crash, a hang or a flood of memory is its own
 alone. For systems with fork, such as Linux.
 """
 
 import atexit
-import importlib
+import io
 import os
 import re
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +66,18 @@ class Ended:
         return None
 
 
-def imported() -> None:
-    """Import what runs need. Nothing may compute before the forks: threads do not survive them."""
-    for name in ("cli", "card_tables", "console", "models.checkpoint", "scenes.picture", "scenes.pipeline"):
-        importlib.import_module(f"rs4d_core.{name}")
+def warm_up(scene: Path, model: Path, folder: Path) -> None:
+    """One run in this process, after which a fork needs a tenth of the time: all is imported and compiled.
+
+    No thread may be left of it, for threads do not survive a fork, and what they held stays locked.
+    """
+    from rs4d_core import cli
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        code = cli.main(["segment", str(scene), "--model", str(model), "-o", str(folder / "warm.gpkg")])
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if code != DONE or threads:
+        raise RuntimeError(f"the first run ended in {code} and left the threads {threads}")
 
 
 def forked(work, folder: Path, limit_s: float = LIMIT_S) -> Ended:
