@@ -46,12 +46,12 @@ COLLECTION = {"type": "FeatureCollection", "features": []}
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
 def test_a_short_campaign_of_mutated_files():
-    command = [sys.executable, str(CAMPAIGN), "--rasters", "20", "--models", "16", "--seed", "7", "--json"]
+    command = [sys.executable, str(CAMPAIGN), "--rasters", "20", "--models", "20", "--seed", "7", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ends = json.loads(done.stdout)["ends"]
     assert sum(ends["raster"].values()) == 20
-    assert sum(ends["model"].values()) == 32
+    assert sum(ends["model"].values()) == 40
     assert min(ends["raster"]["done"], ends["raster"]["refused"], ends["model"]["refused"]) > 3
 
 
