@@ -102,7 +102,7 @@ def _forward(
                             b = (top + t) * columns + rank + n
                             h, _, total = step(
                                 h, load(delta, i), load(inflow, i), rates, channel * n_states + n * LANES, projected, b,
-                                b + n_states, load(y, i),
+                                b + n_states, load(y, i), u,
                             )  # fmt: skip
                             store(y, i, total)
                             prefetch(u, (top + STEPS + t) * channels + channel)
@@ -194,7 +194,7 @@ def _backward(
                             i, b = t * LANES, (top + t) * columns + rank + n
                             h, kept, total = step(
                                 h, load(delta, i), load(inflow, i), rates, rates_at, projected, b, b + n_states,
-                                load(y, i),
+                                load(y, i), u,
                             )  # fmt: skip
                             store(y, i, total)
                             store_states(kept, decays, t * at_once * LANES, LANES)
@@ -341,7 +341,7 @@ class PiecewiseScan:
     def there(self, u: Tensor, projected: Tensor, waiting: Tensor, begin: bool) -> None:
         """Scan a piece `u (B, T, D)`, `projected (B, T, R + 2N)` of the first direction; `begin`: the first piece.
 
-        What `back` needs of it goes to `waiting`, which holds `waiting_floats(B, T, D)` float32.
+        What `back` needs of it goes to `waiting`, `waiting_size(B, T, D)` numbers of float32 or bfloat16.
         """
         self._run(u, projected, u, u, waiting, begin, 0)
 
@@ -359,8 +359,8 @@ class PiecewiseScan:
         _call_forward(tensors, False, begin, (direction, direction + 1), (*u.shape, self._n_states), self._rank)
 
 
-def waiting_floats(batch: int, length: int, channels: int) -> int:
-    """How many float32 hold the first direction's result until the second one meets it."""
+def waiting_size(batch: int, length: int, channels: int) -> int:
+    """How many numbers hold the first direction's result until the second one meets it."""
     return batch * -(-channels // WIDTH) * length * WIDTH
 
 

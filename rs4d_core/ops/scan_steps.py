@@ -55,21 +55,21 @@ def store_states(typingctx, states, array, at, stride):
 
 
 @intrinsic
-def step(typingctx, states, delta, inflow, rates, rates_at, sequence, b_at, c_at, out):
+def step(typingctx, states, delta, inflow, rates, rates_at, sequence, b_at, c_at, out, stored):
     """`h = 2^(delta rate) h + inflow B` in each state; returns the new states, their decays, and `out + sum of C h`.
 
     The states' rates are the `Lanes` from `rates_at` on, one after the other; B and C are single numbers of `sequence`,
-    from `b_at` and `c_at` on.
+    from `b_at` and `c_at` on. Where the array `stored` holds bfloat16, decays are only as exact as results in it need.
     """
     result = types.Tuple((states, states, lanes))
+    coarse = stored.dtype == types.int16
 
     def codegen(context, builder, signature, arguments):
-        states, delta, inflow, rates, rates_at, sequence, b_at, c_at, out = arguments
+        states, delta, inflow, rates, rates_at, sequence, b_at, c_at, out, _ = arguments
         new, decays = [], []
         sums = [out, None]
         for n in range(signature.args[0].count):
             rate = vector.address(context, builder, signature.args[3], rates, _at(builder, rates_at, n * vector.LANES))
-            exponent = vector.multiply(builder, delta, vector.load_vector(builder, rate))
             b, c = (
                 vector.splat(
                     builder,
@@ -77,7 +77,7 @@ def step(typingctx, states, delta, inflow, rates, rates_at, sequence, b_at, c_at
                 )
                 for at in (b_at, c_at)
             )
-            decay = vector.exp2(builder, exponent)
+            decay = vector.exp2_of_product(builder, delta, vector.load_vector(builder, rate), coarse)
             added = vector.multiply(builder, inflow, b)
             state = vector.multiply_add(builder, decay, builder.extract_value(states, n), added)
             new.append(state)
@@ -92,7 +92,7 @@ def step(typingctx, states, delta, inflow, rates, rates_at, sequence, b_at, c_at
         return context.make_tuple(builder, result, [*tuples, total])
 
     index = types.intp
-    return result(states, lanes, lanes, rates, index, sequence, index, index, lanes), codegen
+    return result(states, lanes, lanes, rates, index, sequence, index, index, lanes, stored), codegen
 
 
 @intrinsic
