@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from numba import njit
 
-# More spans than threads, so that a thread that the system holds up does not hold up the others.
-_SPANS_PER_THREAD = 4
+# More spans than threads, so that a thread that the system holds up does not hold up the others. Each costs a call from
+# Python, one after the other.
+_SPANS_PER_THREAD = 2
 
 _SHARED = ("compiled.py", "float_bits.py", "lanes.py", "scan_steps.py")
 
