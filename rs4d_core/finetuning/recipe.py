@@ -44,7 +44,7 @@ class ModelChoice:
         check(len(set(self.classes)) == len(self.classes), "model.classes names a class twice")
         check(
             len(self.colors) == len(self.classes),
-            f"model.colors has {len(self.colors)} for {counted(len(self.classes), 'class', 'classes')}: give one for each",
+            f"model.colors has {len(self.colors)} for {counted(len(self.classes), 'class', 'classes')}: give one each",
         )
         for color in self.colors:
             check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
