@@ -94,8 +94,8 @@ class SamTeacher(Teacher):
         local = Path(source).is_dir()
         try:
             with _quiet(transformers.utils.logging):
-                # The recipe names the teacher, and what comes is tensors, no code: a revision would pin nothing that the
-                # checksum in `identity` does not tell.
+                # The recipe names the teacher, and what comes is tensors, no code: a revision would pin nothing that
+                # the checksum in `identity` does not tell.
                 model, found = transformers.SamVisionModel.from_pretrained(  # nosec B615
                     source, local_files_only=local, use_safetensors=True, output_loading_info=True, dtype=torch.float32
                 )
