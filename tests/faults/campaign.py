@@ -4,7 +4,8 @@
 
 A generated scene is segmented whole, by the default model; then the same is killed by SIGKILL at moments drawn at
 random, some from the start of the process on and most from its first window on, and started again each time: by the
-command line, and now and then by an engine (`rs4d serve`). Each layer that comes to its end has to hold what the
+command line, and now and then by an engine (`rs4d serve`). To start a process takes longer than to kill it, so most
+are forked from one that has imported everything. Each layer that comes to its end has to hold what the
 unbroken one does, to the bit, with one row in its table of runs, and nothing left beside it; then the next is begun,
 until all kills are spent. Prints what came of it; the exit code is the number of layers that were not as the unbroken
 one.
@@ -21,10 +22,12 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
-# Shares of the kills: of engines, and of processes that may not even have begun with their first window.
-ENGINES, EARLY = 0.2, 0.25
+# Shares of the kills: of engines, of commands started from nothing, and of processes that may not even have begun with
+# their first window.
+ENGINES, COMMANDS, EARLY = 0.1, 0.1, 0.25
 
 COMMAND = (sys.executable, "-m", "rs4d_core.cli")
 
@@ -101,10 +104,11 @@ def campaign(
     whole.unlink()
     began = time.perf_counter()
     while outcome.kills < kills:
-        by_engine, early, left_s = rng.random() < ENGINES, rng.random() < EARLY, rng.uniform(0, longest_s)
+        kind, early, left_s = rng.random(), rng.random() < EARLY, rng.uniform(0, longest_s)
+        by_engine = kind < ENGINES
+        start = _engine if by_engine else _command if kind < ENGINES + COMMANDS else _Forked
         log = folder / "log"
-        process = (_engine if by_engine else _command)(scene, broken, request or {}, log)
-        with process:
+        with start(scene, broken, request or {}, log) as process:
             at = time.monotonic() + left_s
             while process.poll() is None and time.monotonic() < at:
                 if not early and b" window" not in log.read_bytes():
@@ -131,10 +135,46 @@ def _journal(output: Path) -> Path:
 
 
 def _command(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
-    options = [text for name, value in request.items() for text in (f"--{name.removesuffix('_px')}", str(value))]
     with log.open("wb") as file:
-        command = [*COMMAND, "segment", scene, "-o", output, *options]
+        command = [*COMMAND, "segment", scene, "-o", output, *_options(request)]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def _options(request: dict) -> list[str]:
+    return [text for name, value in request.items() for text in (f"--{name.removesuffix('_px')}", str(value))]
+
+
+class _Forked:
+    """The command in a copy of this process, with the methods of a `Popen` that are needed."""
+
+    def __init__(self, scene: Path, output: Path, request: dict, log: Path) -> None:
+        import rs4d_core.models.checkpoint
+        import rs4d_core.scenes.pipeline  # noqa: F401
+
+        log.write_bytes(b"")
+        self._process = get_context("fork").Process(target=self._run, args=(scene, output, request, log))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def __enter__(self) -> "_Forked":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.join()
+
+    @staticmethod
+    def _run(scene: Path, output: Path, request: dict, log: Path) -> None:
+        from rs4d_core.cli import main
+
+        with log.open("wb") as file, open(os.devnull, "wb") as nothing:
+            os.dup2(file.fileno(), 2)
+            os.dup2(nothing.fileno(), 1)
+        os._exit(main(["segment", str(scene), "-o", str(output), *_options(request)]))
 
 
 def _engine(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
@@ -157,7 +197,7 @@ def _compare(output: Path, wanted: list[tuple], outcome: Outcome) -> None:
     output.unlink()
 
 
-def main() -> int:
+def start() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=50)
@@ -183,4 +223,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())
