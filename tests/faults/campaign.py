@@ -191,6 +191,7 @@ def _compare(output: Path, wanted: list[tuple], outcome: Outcome) -> None:
     beside = [name for name in os.listdir(output.parent) if output.stem in name and name != output.name]
     if content(output) == wanted and runs_in(output) == 1 and not beside:
         outcome.equal += 1
+        print("equal to the unbroken run", file=sys.stderr, flush=True)
     else:
         outcome.unequal += 1
         print(f"not as the unbroken run: {runs_in(output)} runs, left beside it: {beside}", file=sys.stderr)
@@ -204,6 +205,7 @@ def start() -> int:
     parser.add_argument("--side", type=int, default=1536, help="of the scene, pixels")
     parser.add_argument("--longest", type=float, default=10.0, help="seconds until a process is killed, at most")
     parser.add_argument("--window", type=int, default=384, help="side of the windows, pixels")
+    parser.add_argument("--model", type=Path, help="(default: the one that comes along)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -212,6 +214,8 @@ def start() -> int:
         write_scene(scene, arguments.side, arguments.seed)
         rng = random.Random(arguments.seed)
         request = {"window_px": arguments.window}
+        if arguments.model is not None:
+            request["model"] = str(arguments.model)
         outcome = campaign(scene, folder, arguments.kills, arguments.longest, rng, request)
     unbroken_s, broken_s = outcome.seconds
     print(
