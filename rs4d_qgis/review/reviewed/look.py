@@ -38,7 +38,7 @@ _CUT = (
 )
 _REJECTED = f"\"status\" IS '{REJECTED}'"
 # The outline of what is accepted is so many times as wide.
-_ACCEPTED_TIMES = 3
+ACCEPTED_TIMES = 3
 # Fills let at least this much of the imagery through; what is to be judged is there.
 _MOST_OPAQUE = 0.35
 REJECTED_COLOR = "#b03030"
@@ -182,7 +182,7 @@ def _mark_accepted(look: QgsFeatureRenderer) -> None:
             if layer.layerType() != "SimpleFill" or properties.isActive(STROKE_WIDTH):
                 continue
             width = layer.strokeWidth()
-            wider = f"if(\"status\" IS '{ACCEPTED}', {_ACCEPTED_TIMES * width}, {width})"
+            wider = f"if(\"status\" IS '{ACCEPTED}', {ACCEPTED_TIMES * width}, {width})"
             layer.setDataDefinedProperty(STROKE_WIDTH, QgsProperty.fromExpression(wider))
 
 

@@ -9,7 +9,7 @@ from qgis.core import QgsMapLayer
 from qgis.gui import QgsMapCanvas, QgsMapCanvasItem
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, QRectF, Qt
-from qgis.PyQt.QtGui import QImage, QPainter
+from qgis.PyQt.QtGui import QImage, QPainter, QTransform
 
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.score_cut.draft import DraftShapes
@@ -42,6 +42,7 @@ class CutPreview(QObject):
         self._seconds = 0.0
         self._canvas.renderStarting.connect(self._drawing)
         self._canvas.mapCanvasRefreshed.connect(self._drawn)
+        self._canvas.extentsChanged.connect(self._moved)
         desk.reviewed_changed.connect(self._another_layer)
 
     @property
@@ -61,7 +62,8 @@ class CutPreview(QObject):
             False where the map follows quickly enough by itself, or it does not show the layer, or where not all
             outlines are there yet.
         """
-        if self._layer is None and not self._can_begin():
+        ready = self._shapes.catch_up()
+        if self._layer is None and not (ready and self._can_begin()):
             return False
         if self._layer is None:
             self._layer = self._desk.reviewed.layer
@@ -92,12 +94,13 @@ class CutPreview(QObject):
         if not sip.isdeleted(self._canvas):
             self._canvas.renderStarting.disconnect(self._drawing)
             self._canvas.mapCanvasRefreshed.disconnect(self._drawn)
+            self._canvas.extentsChanged.disconnect(self._moved)
 
     def _can_begin(self) -> bool:
         layer = self._desk.reviewed.layer
+        drawing = time.perf_counter() - self._began if self._canvas.isDrawing() else 0.0
         return (
-            self._seconds > _QUICK_S
-            and self._shapes.ready
+            max(self._seconds, drawing) > _QUICK_S
             and self._canvas.renderFlag()
             and layer in self._canvas.layers()
             and layer.isInScaleRange(self._canvas.scale())
@@ -137,8 +140,13 @@ class CutPreview(QObject):
         if self._layer is not None:
             self._picture.show()
             return
-        self._seconds = time.perf_counter() - self._began
+        # The longest of this view: QGIS may take a drawing from its cache, or draw a few objects that a cut has left.
+        self._seconds = max(self._seconds, time.perf_counter() - self._began)
         self._drop()
+
+    def _moved(self) -> None:
+        if self._layer is None:  # else nothing is known of the new view until the layer is drawn
+            self._seconds = 0.0
 
     def _drop(self) -> None:
         picture, self._picture = self._picture, None
@@ -176,11 +184,8 @@ class _Picture(QgsMapCanvasItem):
     def _painted(self) -> QImage:
         ratio = self._canvas.devicePixelRatioF()
         image = QImage(self._canvas.viewport().size() * ratio, QImage.Format.Format_ARGB32_Premultiplied)
-        image.setDevicePixelRatio(ratio)
         image.fill(Qt.GlobalColor.transparent)
-        painter = QPainter(image)
-        painter.setOpacity(self._shapes.opacity)
-        painter.setTransform(self._canvas.getCoordinateTransform().transform())
-        self._shapes.paint(painter, self._cuts)
-        painter.end()
+        to_pixels = self._canvas.getCoordinateTransform().transform() * QTransform.fromScale(ratio, ratio)
+        self._shapes.paint(image, to_pixels, self._cuts)
+        image.setDevicePixelRatio(ratio)
         return image

@@ -24,8 +24,8 @@ from qgis.core import (
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QObject, Qt, QTimer, pyqtSignal
-from qgis.PyQt.QtGui import QBrush, QColor, QPainter, QPainterPath, QPen
+from qgis.PyQt.QtCore import QObject, QSize, Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtGui import QColor, QImage, QPainter, QPainterPath, QPen, QTransform
 
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
 from rs4d_qgis.review.queue.objects import ReviewObject
@@ -36,16 +36,24 @@ from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 _CUTS = [step / 100 for step in range(101)]
 # Reading goes on between events, in slices that nobody feels.
 _SLICE_S = 0.008
+_MS_UNTIL_READ = 300
 _READ_AT_ONCE = 200
+# Wider outlines than this are not, in a draft.
+_WIDEST_PX = 12
 # They take about 1 KB each.
 _MOST_OBJECTS = 200_000
 
 
 class _Paint(NamedTuple):
-    """How a symbol fills and outlines, as "#aarrggbb"; "" for not at all."""
+    """How a symbol fills and outlines, as "#aarrggbb"; "" for not at all.
+
+    Attributes:
+        width: of the outline, in whole pixels.
+    """
 
     fill: str
     line: str
+    width: int
 
 
 class _Batch(NamedTuple):
@@ -83,6 +91,7 @@ class DraftShapes(QObject):
         self._renderer: QgsFeatureRenderer | None = None
         self._by_scale = False
         self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._read_on)
         reviewed.changed.connect(self._changed)
         reviewed.layer.rendererChanged.connect(self._restart)
@@ -95,11 +104,6 @@ class DraftShapes(QObject):
         """Whether the picture would be whole."""
         return self._renderer is not None and not self._pending
 
-    @property
-    def opacity(self) -> float:
-        """Of the layer as a whole."""
-        return self._reviewed.layer.opacity()
-
     def tear_down(self) -> None:
         """Let go of layer and map."""
         self._timer.stop()
@@ -111,27 +115,51 @@ class DraftShapes(QObject):
             self._canvas.destinationCrsChanged.disconnect(self._restart)
             self._canvas.scaleChanged.disconnect(self._scale_changed)
 
-    def read(self) -> None:
-        """Read at once what is still to be read."""
-        while self._pending:
-            self._read_on()
+    def catch_up(self) -> bool:
+        """Read at once what is still to be read, if that is little. Returns `ready`."""
+        if len(self._pending) <= _READ_AT_ONCE:
+            self.read()
+        return self.ready
 
-    def paint(self, painter: QPainter, cuts: Mapping[str, float]) -> None:
-        """Paint what these cuts leave; the painter's transform is from the map's CRS."""
+    def read(self) -> None:
+        """Read at once what is still to be read, whatever that takes."""
+        while self._pending:
+            self._read_slice()
+
+    def paint(self, image: QImage, to_pixels: QTransform, cuts: Mapping[str, float]) -> None:
+        """Paint what these cuts leave on an image of format ARGB32_Premultiplied: first all fills, then all outlines.
+
+        Args:
+            to_pixels: from the map's CRS.
+        """
+        lines: dict[int, list[tuple[str, QPainterPath]]] = {}
+        painter = QPainter(image)
+        painter.setOpacity(self._reviewed.layer.opacity())
+        painter.setTransform(to_pixels)
+        painter.setPen(Qt.PenStyle.NoPen)
         for batch in self._outlines:
             if batch.class_name is not None and batch.least < cuts.get(batch.class_name, 0.0):
                 continue
             for paint in batch.paints:
-                painter.setBrush(QBrush(QColor(paint.fill)) if paint.fill else QBrush(Qt.BrushStyle.NoBrush))
-                painter.setPen(_hairline(paint.line) if paint.line else QPen(Qt.PenStyle.NoPen))
-                painter.drawPath(self._path(batch))
+                if paint.fill:
+                    painter.setBrush(QColor(paint.fill))
+                    painter.drawPath(self._path(batch))
+                if paint.line:
+                    lines.setdefault(paint.width, []).append((paint.line, self._path(batch)))
+        painter.resetTransform()
+        for width, outlines in sorted(lines.items()):
+            drawn = _outlined(image.size(), to_pixels, outlines)
+            _widen(drawn, width)
+            painter.drawImage(-((width - 1) // 2), -((width - 1) // 2), drawn)
+        painter.end()
 
     def _path(self, batch: _Batch) -> QPainterPath:
         path = self._paths.get(batch)
         if path is None:
-            path = QPainterPath()
+            path, outlines = QPainterPath(), self._outlines[batch].values()
             path.setFillRule(Qt.FillRule.WindingFill)  # where two overlap, both are there
-            for outline in self._outlines[batch].values():
+            path.reserve(sum(outline.elementCount() for outline in outlines))  # else each one added copies all others
+            for outline in outlines:
                 path.addPath(outline)
             self._paths[batch] = path
         return path
@@ -145,7 +173,7 @@ class DraftShapes(QObject):
             self._restart()
         elif self._renderer is not None:
             self._pending.extend(ids)
-            self._timer.start(0)
+            self._timer.start(_MS_UNTIL_READ)
 
     def _restart(self) -> None:
         self._batch_of.clear()
@@ -162,10 +190,17 @@ class DraftShapes(QObject):
             rule.dependsOnScale() for rule in self._renderer.rootRule().descendants()
         )
         self._pending = list(self._reviewed.layer.allFeatureIds())
-        self._timer.start(0)
+        self._timer.start(_MS_UNTIL_READ)
 
     def _read_on(self) -> None:
-        """A slice of what is to be read."""
+        if self._canvas.isDrawing():  # which somebody waits for
+            self._timer.start(_MS_UNTIL_READ)
+            return
+        self._read_slice()
+        if self._pending:
+            self._timer.start(0)
+
+    def _read_slice(self) -> None:
         layer = self._reviewed.layer
         context = QgsRenderContext.fromMapSettings(self._canvas.mapSettings())
         context.expressionContext().appendScope(QgsExpressionContextUtils.layerScope(layer))
@@ -181,8 +216,6 @@ class DraftShapes(QObject):
             for item, feature in self._reviewed.with_features(ids):
                 self._add(feature, item, context, to_map, paints)
         self._renderer.stopRender(context)
-        if not self._pending:
-            self._timer.stop()
 
     def _forget(self, ids: Iterable[int]) -> None:
         for item in ids:
@@ -202,14 +235,16 @@ class DraftShapes(QObject):
         known: dict[int, tuple[_Paint, ...]],
     ) -> None:
         if item.status == REJECTED:
-            paints = (_Paint("", look.REJECTED_COLOR),)
+            paints = (_Paint("", look.REJECTED_COLOR, 1),)
         else:
             paints = ()
             for symbol in self._symbols(feature, context):
                 address = sip.unwrapinstance(symbol)
                 if address not in known:
-                    known[address] = _paints(symbol)
+                    known[address] = _paints(symbol, context)
                 paints += known[address]
+            if item.status == ACCEPTED:
+                paints = tuple(paint._replace(width=look.ACCEPTED_TIMES * paint.width) for paint in paints)
         geometry = feature.geometry()
         if not paints or geometry.isEmpty():
             return
@@ -237,20 +272,23 @@ class DraftShapes(QObject):
         return [rule.symbol() for rule in rules if rule.ruleKey() in keys and rule.symbol() is not None]
 
 
-def _paints(symbol: QgsSymbol) -> tuple[_Paint, ...]:
-    """What the parts of a symbol come down to: patterns are plain, and lines are thin."""
+def _paints(symbol: QgsSymbol, context: QgsRenderContext) -> tuple[_Paint, ...]:
+    """What the parts of a symbol come down to: patterns are plain."""
     found = []
     for part in symbol.symbolLayers():
         if not part.enabled():
             continue
-        fill, line = part.color(), part.strokeColor()
+        fill, line, width = part.color(), part.strokeColor(), 1.0
         if part.layerType() == "SimpleFill":
             fill = fill if part.brushStyle() != Qt.BrushStyle.NoBrush else None
             line = line if part.strokeStyle() != Qt.PenStyle.NoPen else None
+            width = context.convertToPainterUnits(part.strokeWidth(), part.strokeWidthUnit())
         elif part.layerType() == "SimpleLine":
             fill, line = None, part.color()
-        found.append(_Paint(*(_name(color, symbol.opacity()) for color in (fill, line))))
-    return tuple(paint for paint in found if any(paint))
+            width = context.convertToPainterUnits(part.width(), part.widthUnit())
+        names = (_name(color, symbol.opacity()) for color in (fill, line))
+        found.append(_Paint(*names, max(1, min(round(width), _WIDEST_PX))))
+    return tuple(paint for paint in found if paint.fill or paint.line)
 
 
 def _name(color: QColor | None, opacity: float) -> str:
@@ -261,7 +299,29 @@ def _name(color: QColor | None, opacity: float) -> str:
     return color.name(QColor.NameFormat.HexArgb)
 
 
-def _hairline(color: str) -> QPen:
-    pen = QPen(QColor(color))
-    pen.setCosmetic(True)
-    return pen
+def _outlined(size: QSize, to_pixels: QTransform, outlines: list[tuple[str, QPainterPath]]) -> QImage:
+    """Outlines of one pixel in colours, on nothing. Qt takes many times as long for wider ones."""
+    image = QImage(size, QImage.Format.Format_ARGB32_Premultiplied)
+    image.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(image)
+    painter.setTransform(to_pixels)
+    for color, path in outlines:
+        pen = QPen(QColor(color))
+        pen.setCosmetic(True)
+        painter.setPen(pen)
+        painter.drawPath(path)
+    painter.end()
+    return image
+
+
+def _widen(image: QImage, width: int) -> None:
+    """Widen what is on an image to so many pixels, to the right and downwards: it is laid over itself."""
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        for right, down in ((step, 0), (0, step)):
+            before = image.copy()
+            painter = QPainter(image)
+            painter.drawImage(right, down, before)
+            painter.end()
+        reach += step
