@@ -258,9 +258,11 @@ class _Figures(RowTable):
         self.setAccessibleName(tr("Figures, in all and by class"))
         self.header().setStretchLastSection(False)
         self.header().setMinimumSectionSize(10)
-        self.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        # Names are read first: they take what they need, within reason, and the figures scroll in a narrow panel.
-        self.header().setMaximumSectionSize(_WIDEST_NAME * self.fontMetrics().averageCharWidth())
+        self._fit()
+
+    def resizeEvent(self, event) -> None:
+        super().resizeEvent(event)
+        self._fit()
 
     def show_metrics(self, metrics: dict[str, Any]) -> None:
         """The engine's answer to `evaluate`."""
@@ -276,7 +278,18 @@ class _Figures(RowTable):
                 item.setTextAlignment(column, _alignment(column))
             self.addTopLevelItem(item)
         self.setCurrentItem(self.topLevelItem(0))
+        self._fit()
         self.updateGeometry()
+
+    def _fit(self) -> None:
+        """In a wide panel, names take what is left. In a narrow one they are read first: they take what they need,
+        within reason, and the figures scroll."""
+        header = self.header()
+        header.setMaximumSectionSize(_WIDEST_NAME * self.fontMetrics().averageCharWidth())
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        if header.length() < self.viewport().width():
+            header.setMaximumSectionSize(self.viewport().width())
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 
 
 def _alignment(column: int):
