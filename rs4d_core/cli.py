@@ -285,7 +285,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
                 source=source,
             )
 
-        result = segment_jobs(jobs, segment, model, options, _note)
+        result = segment_jobs(jobs, segment, model, options, _note, lambda: interruption.requested)
     if arguments.picture is not None and not result.interrupted:
         with Scene.open(
             jobs.scenes[0].scene(),

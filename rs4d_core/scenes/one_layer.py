@@ -13,8 +13,9 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import shapely
 
 import rs4d_core
 from rs4d_core.errors import LayerError, OptionError, OutputError
+from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.assembly import SIMPLIFY_PX
 from rs4d_core.scenes.export import export_layer
 from rs4d_core.scenes.ground import Ground
@@ -32,7 +34,7 @@ from rs4d_core.scenes.polygonize import Detection
 from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
-from rs4d_core.scenes.scene_ground import Frame, SceneGround
+from rs4d_core.scenes.scene_ground import Frame, OpenScenes, SceneGround
 from rs4d_core.scenes.scene_merge import SceneMerger, SceneView, Settled
 from rs4d_core.scenes.segment_options import SegmentOptions
 from rs4d_core.scenes.vector_layer import RESULT_LAYER
@@ -64,6 +66,7 @@ def segment_into_one_layer(
     run: Callable[[int, Path], SegmentResult | None],
     predictor: Predictor,
     options: SegmentOptions,
+    cancelled: Callable[[], bool],
 ) -> LayerCounts | None:
     """Segments all scenes and merges what they show.
 
@@ -74,6 +77,7 @@ def segment_into_one_layer(
         What is in the layer; None if it was interrupted, or all scenes lie outside: there is no layer then.
 
     Raises:
+        CancelledError: while merging. As after any other error, what was found in the scenes is kept for the next time.
         RS4DError: as `run` does, or the layer cannot be written.
     """
     output = jobs.scenes[0].output
@@ -102,7 +106,7 @@ def segment_into_one_layer(
         return None
     with tempfile.TemporaryDirectory(dir=folder, prefix="merge-") as temporary:
         merged = Path(temporary) / "merged.gpkg"
-        by_class = _merge(parts, merged, predictor, options)
+        by_class = _merge(parts, merged, predictor, options, cancelled)
         notes = _put(merged, output, predictor)
     for part in parts:
         part.path.unlink(missing_ok=True)
@@ -121,22 +125,24 @@ def _key(job: Job, predictor: Predictor, options: SegmentOptions) -> str:
     return hashlib.sha256(json.dumps([tiles, settings]).encode()).hexdigest()[:16]
 
 
-def _merge(parts: list[_Part], merged: Path, predictor: Predictor, options: SegmentOptions) -> dict[str, int]:
+def _merge(
+    parts: list[_Part],
+    merged: Path,
+    predictor: Predictor,
+    options: SegmentOptions,
+    cancelled: Callable[[], bool],
+) -> dict[str, int]:
     """Makes one layer of all; returns how many of each class it has."""
     counts: Counter[str] = Counter()
-    with ExitStack() as scenes:
-        opened = [scenes.enter_context(_open(part.job, predictor, options)) for part in parts]
-        frame = Frame(opened[0])
-        grounds = [SceneGround(scene, frame) for scene in opened]
-        runs = [_copy_run(part.path, merged, frame.crs_wkt) for part in parts]
-        shared = shapely.union_all(
-            [
-                first.outline.intersection(second.outline)
-                for number, first in enumerate(grounds)
-                for second in grounds[:number]
-            ]
-        ).buffer(1.0)
-        shapely.prepare(shared)
+    with OpenScenes() as scenes:
+        openers = [
+            partial(scenes.get, number, partial(_open, part.job, predictor, options))
+            for number, part in enumerate(parts)
+        ]
+        frame = Frame(openers[0]())
+        grounds = [SceneGround(opener(), opener, frame) for opener in openers]
+        runs = [_copy_run(part.path, merged, frame, ground) for part, ground in zip(parts, grounds, strict=True)]
+        shared = _shared_ground(grounds)
 
         def write(number: int, features: list[Feature]) -> None:
             if features:
@@ -149,6 +155,7 @@ def _merge(parts: list[_Part], merged: Path, predictor: Predictor, options: Segm
             )
             for number, (part, ground) in enumerate(zip(parts, grounds, strict=True)):
                 for features in _features(part.path):
+                    stop_if(cancelled)
                     geometries = np.array([feature.geometry for feature in features], dtype=object)
                     in_layer = ground.in_layer(geometries)
                     in_frame = frame.take(in_layer)
@@ -168,6 +175,7 @@ def _merge(parts: list[_Part], merged: Path, predictor: Predictor, options: Segm
             stage.execute("CREATE INDEX by_top ON view (top)")
             stage.commit()
             for settled in _settle(stage, grounds, predictor, options):
+                stop_if(cancelled)
                 by_scene: dict[int, list[Feature]] = {}
                 for one in settled:
                     by_scene.setdefault(one.of.scene, []).append(_feature(one, stage, frame, predictor))
@@ -175,6 +183,16 @@ def _merge(parts: list[_Part], merged: Path, predictor: Predictor, options: Segm
                     write(number, features)
     wanted = options.least_scores(predictor) <= 1
     return {name: counts[name] for name, kept in zip(predictor.classes, wanted, strict=True) if kept}
+
+
+def _shared_ground(grounds: list[SceneGround]) -> shapely.Geometry:
+    """What lies in the outlines of two scenes or more, and a pixel around it."""
+    outlines = np.array([ground.outline for ground in grounds], dtype=object)
+    first, second = shapely.STRtree(outlines).query(outlines)
+    pairs = first < second
+    shared = shapely.union_all(shapely.intersection(outlines[first[pairs]], outlines[second[pairs]])).buffer(1.0)
+    shapely.prepare(shared)
+    return shared
 
 
 def _settle(
@@ -230,13 +248,26 @@ def _features(path: Path, run: str | None = None) -> Iterator[list[Feature]]:
             ]
 
 
-def _copy_run(part: Path, merged: Path, crs_wkt: str | None) -> str:
-    """Takes the record of a part's run over; returns its id."""
+def _copy_run(part: Path, merged: Path, frame: Frame, ground: SceneGround) -> str:
+    """Takes over the record of a part's run, and what of its scene could not be read; returns the run's id."""
     if not merged.exists():
-        geopackage.create_layer(merged, crs_wkt)
+        geopackage.create_layer(merged, frame.crs_wkt)
     record, seconds = _records(part)[-1]
     geopackage.add_run(merged, record, seconds)
+    not_read = _not_read(part, record.run)
+    if len(not_read):
+        shapes = shapely.get_parts(ground.in_layer(not_read))
+        geopackage.add_not_read(merged, frame.crs_wkt, list(shapes), record.run)
     return record.run
+
+
+def _not_read(path: Path, run: str) -> np.ndarray:
+    """Polygons of what a run could not read."""
+    layers = [name for name, _ in pyogrio.list_layers(path)]
+    if geopackage.NOT_READ_LAYER not in layers:
+        return np.array([], dtype=object)
+    frame = pyogrio.read_dataframe(path, layer=geopackage.NOT_READ_LAYER, where=f"run = '{run}'")
+    return frame.geometry.to_numpy()
 
 
 def _records(path: Path) -> list[tuple[RunRecord, float]]:
@@ -275,6 +306,7 @@ def _put(merged: Path, output: Path, predictor: Predictor) -> tuple[str, ...]:
         with open_writer(output, crs_wkt, predictor.classes, predictor.colors, record) as writer:
             for features in _features(merged, record.run):
                 writer.add(features)
+            writer.not_read(list(_not_read(merged, record.run)))
             writer.close(seconds)
             notes = writer.notes
     return notes

@@ -1,5 +1,6 @@
 """What a scene shows of the ground, in a frame that scenes of any CRS and pixel size share."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,8 @@ from rs4d_core.scenes.windows import Window
 
 # Corners along a side of a scene's outline, which is curved in another CRS.
 CORNERS = 64
+# Rasters that are open at a time, of any number.
+MOST_OPEN = 32
 
 
 class Frame:
@@ -43,27 +46,56 @@ class Frame:
         """From a grid with this transform into its CRS, by way of the layer's CRS (`to_layer`), to the frame."""
         return lambda x, y: ~self._to_layer @ to_layer(*(transform @ (x, y)))
 
+    def into(self, transform: Affine, from_layer: Callable) -> Callable:
+        """The way back of `between`."""
+        return lambda x, y: ~transform @ from_layer(*(self._to_layer @ (x, y)))
+
+
+class OpenScenes:
+    """Scenes that are opened when they are looked at. So many are open at a time, as files may be only so many."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[int, Scene] = OrderedDict()
+
+    def get(self, number: int, opener: Callable[[], Scene]) -> Scene:
+        """The scene of this number, opened by `opener` if it is not open."""
+        if number not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = opener()
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def __enter__(self) -> "OpenScenes":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
 
 class SceneGround:
     """Where one scene has data.
 
     Args:
-        scene: open; nobody else may read it meanwhile.
+        scene: as it is now; it is not held.
+        reopen: gives it, open, when its pixels are asked about.
         frame: that all scenes of the layer share.
 
     Attributes:
         outline: of the whole scene, with or without data, in the frame.
     """
 
-    def __init__(self, scene: Scene, frame: Frame) -> None:
-        self._scene = scene
+    def __init__(self, scene: Scene, reopen: Callable[[], Scene], frame: Frame) -> None:
+        self._reopen = reopen
+        self._size = (scene.width, scene.height)
         self._to_layer: Callable = lambda x, y: (x, y)
         self._from_layer: Callable = lambda x, y: (x, y)
         if scene.crs_wkt != frame.crs_wkt:
             self._to_layer = Transformer.from_crs(scene.crs_wkt, frame.crs_wkt, always_xy=True).transform
             self._from_layer = Transformer.from_crs(frame.crs_wkt, scene.crs_wkt, always_xy=True).transform
         self._to_frame = frame.between(scene.transform, self._to_layer)
-        self._from_frame = lambda x, y: ~scene.transform @ self._from_layer(*(frame._to_layer @ (x, y)))
+        self._from_frame = frame.into(scene.transform, self._from_layer)
         whole = shapely.box(0, 0, scene.width, scene.height).segmentize(max(scene.width, scene.height) / CORNERS)
         self.outline = multipolygons(_moved(np.array([whole], dtype=object), self._to_frame))[0]
 
@@ -96,11 +128,11 @@ class SceneGround:
     def _valid_around(self, bounds: tuple[float, float, float, float], margin: int) -> MultiPolygon:
         """The pixels with data in a part of the scene's grid, as polygons in its pixels."""
         low = np.maximum(np.floor(bounds[:2]).astype(int) - margin, 0)
-        high = np.minimum(np.ceil(bounds[2:]).astype(int) + margin, (self._scene.width, self._scene.height))
+        high = np.minimum(np.ceil(bounds[2:]).astype(int) + margin, self._size)
         if (high <= low).any():
             return MultiPolygon()
         width, height = (high - low).tolist()
-        _, valid = self._scene.read(Window(int(low[0]), int(low[1]), width, height))
+        _, valid, _ = self._reopen().read_readable(Window(int(low[0]), int(low[1]), width, height))
         if valid.all():
             return MultiPolygon([shapely.box(*low, *high)])
         corner = Affine.translation(*low.tolist())
@@ -109,6 +141,7 @@ class SceneGround:
 
 
 def _moved(geometries: np.ndarray, move: Callable) -> np.ndarray:
+    """Geometries with their corners where `move` puts them, a function of arrays x and y."""
     return shapely.transform(
         geometries, lambda points: np.stack(move(*np.ascontiguousarray(points.T)), axis=1) if len(points) else points
     )

@@ -1,6 +1,6 @@
 """Runs over the scenes of a plan, one after another: a layer for each, or one for all."""
 
-from collections import Counter
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from rs4d_core.errors import RS4DError, SceneError
 from rs4d_core.scenes.georeference import OutsideSceneError
 from rs4d_core.scenes.many_scenes import Jobs
-from rs4d_core.scenes.one_layer import segment_into_one_layer
+from rs4d_core.scenes.one_layer import LayerCounts, segment_into_one_layer
 from rs4d_core.scenes.pipeline import SegmentResult
 from rs4d_core.scenes.prediction import Predictor
 from rs4d_core.scenes.segment_options import SegmentOptions
@@ -59,7 +59,12 @@ class ScenesResult:
 
 
 def segment_jobs(
-    jobs: Jobs, segment: Segment, predictor: Predictor, options: SegmentOptions, tell: Callable[[str], None]
+    jobs: Jobs,
+    segment: Segment,
+    predictor: Predictor,
+    options: SegmentOptions,
+    tell: Callable[[str], None],
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> ScenesResult:
     """Does what was planned. `tell` is told which scene comes next, where there are several.
 
@@ -69,6 +74,7 @@ def segment_jobs(
     Raises:
         RS4DError: none could be segmented, or one of those that go to one layer.
     """
+    started = time.perf_counter()
     several = len(jobs.scenes) > 1
     results: list[tuple[str, SegmentResult]] = []
     notes: list[str] = []
@@ -91,10 +97,10 @@ def segment_jobs(
         notes.extend(note if not several else f"{job.label}: {note}" for note in result.notes)
         return result
 
-    total: SegmentResult | None = None
+    total: LayerCounts | None = None
     output = jobs.scenes[0].output
     if several and jobs.one_layer:
-        total = segment_into_one_layer(jobs, run, predictor, options)
+        total = segment_into_one_layer(jobs, run, predictor, options, cancelled)
     else:
         output = output.parent if not jobs.one_layer else output
         for number, job in enumerate(jobs.scenes):
@@ -110,25 +116,22 @@ def segment_jobs(
     if not results and total is None:
         raise (failed or outside)[0]
     every = [result for _, result in results]
-    by_class: Counter[str] = Counter()
-    for result in every:
-        by_class.update(Counter(result.by_class))
-    counted = {name: sum(result.by_class.get(name, 0) for result in every) for name in by_class}
-    for result in every:
-        counted.update({name: counted.get(name, 0) for name in result.by_class})
-    interrupted = any(result.interrupted for result in every)
     if total is not None:
-        counted, notes = total.by_class, [*notes, *total.notes]
+        by_class, notes = total.by_class, [*notes, *total.notes]
+    else:
+        by_class = {name: sum(result.by_class[name] for result in every) for name in every[0].by_class}
+    interrupted = any(result.interrupted for result in every)
+    summaries = tuple(
+        SceneSummary(label, output if jobs.one_layer else each.output, each.instances, each.by_class, each.windows)
+        for label, each in results
+    )
     return ScenesResult(
         output,
-        tuple(
-            SceneSummary(label, result.output, result.instances, result.by_class, result.windows)
-            for label, result in results
-        ),
-        sum(counted.values()),
-        counted,
+        summaries,
+        sum(by_class.values()),
+        by_class,
         sum(result.windows for result in every),
-        sum(result.seconds for result in every),
+        time.perf_counter() - started if several else every[0].seconds,
         sum(result.model_seconds for result in every),
         predictor.device,
         max((result.peak_rss_mb for result in every), default=0.0),

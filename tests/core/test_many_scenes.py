@@ -16,6 +16,7 @@ from perfect import ColorPredictor, cover, paint, write_raster
 from rasterio.warp import Resampling, reproject
 from shapely import affinity, box
 
+from rs4d_core.errors import CancelledError, OptionError, SceneError
 from rs4d_core.scenes.many_scenes import plan_jobs
 from rs4d_core.scenes.mosaic import mosaics
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
@@ -56,15 +57,24 @@ def cut(folder: Path, picture: np.ndarray, columns: list[int], rows: list[int], 
     return folder
 
 
-def segment(given: list, output: Path | str, predictor=None, told: list | None = None, **options) -> ScenesResult:
+def segment(
+    given: list,
+    output: Path | str,
+    predictor=None,
+    told: list | None = None,
+    cancelled=lambda: False,
+    while_merging=lambda: False,
+    **options,
+) -> ScenesResult:
     """All of it, as the command line does it."""
     predictor, options = predictor or ColorPredictor(), SegmentOptions(**options)
     jobs = plan_jobs([str(name) for name in given], str(output))
 
     def one(scene: str, layer: Path):
-        return segment_scene(scene, layer, predictor, options)
+        return segment_scene(scene, layer, predictor, options, cancelled=cancelled)
 
-    return segment_jobs(jobs, one, predictor, options, (told if told is not None else []).append)
+    tell = (told if told is not None else []).append
+    return segment_jobs(jobs, one, predictor, options, tell, while_merging)
 
 
 def polygons(path: Path) -> list[tuple]:
@@ -259,3 +269,122 @@ def test_what_one_scene_alone_shows_is_as_it_is_without_the_other(whole, found_i
     segment([far], tmp_path / "far.gpkg")
     segment([whole, far], tmp_path / "out.gpkg")
     assert polygons(tmp_path / "out.gpkg") == sorted(found_in_whole + polygons(tmp_path / "far.gpkg"))
+
+
+@pytest.fixture
+def overlapping(whole, tmp_path):
+    """Two scenes of the same ground, of two grids."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    with rasterio.open(whole) as file:
+        picture = file.read(window=((0, HEIGHT), (0, 190)))
+    write_raster(folder / "left.tif", picture, UTM, PLACE)
+    warped(folder / "right.tif", whole, UTM, 0.4, (450_050, 39_900, 450_150, 40_000))
+    return folder
+
+
+def test_a_run_that_is_broken_off_goes_on_with_the_scenes_that_are_left(overlapping, tmp_path):
+    segment([overlapping], tmp_path / "unbroken.gpkg")
+    predictor = ColorPredictor()
+    output = tmp_path / "out.gpkg"
+    # In the second scene: the first has 4 x 4 windows of 64 pixels.
+    result = segment([overlapping], output, predictor, cancelled=lambda: predictor.images_seen > 20)
+    assert (result.interrupted, result.written, output.exists()) == (True, False, False)
+    with pytest.raises(CancelledError):
+        segment([overlapping], output, while_merging=lambda: True)
+    told, predictor = [], ColorPredictor()
+    segment([overlapping], output, predictor, told=told)
+    assert (told, predictor.images_seen) == ([], 0)
+    assert polygons(output) == polygons(tmp_path / "unbroken.gpkg")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_layer_that_is_there_keeps_its_runs_and_other_formats_hold_all(overlapping, tmp_path):
+    segment([overlapping], tmp_path / "out.gpkg")
+    once = polygons(tmp_path / "out.gpkg")
+    result = segment([overlapping], tmp_path / "out.gpkg")
+    assert polygons(tmp_path / "out.gpkg") == sorted(2 * once)
+    assert len(runs(tmp_path / "out.gpkg")) == 4
+    assert any("was there already" in note for note in result.notes)
+    segment([overlapping], tmp_path / "out.geojson")
+    assert len(gpd.read_file(tmp_path / "out.geojson")) == len(once)
+    with pytest.raises(OptionError, match="COCO file holds the pixels of one scene"):
+        segment([overlapping], tmp_path / "out.json")
+
+
+def test_a_folder_gets_a_layer_for_each_scene(whole, found_in_whole, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    again = write_raster(other / "WHOLE.tif", PICTURE[:, :, :100], UTM, PLACE)
+    damaged = write_raster(tmp_path / "damaged.tif", PICTURE, UTM, PLACE)
+    jobs = plan_jobs([str(whole), str(again)], f"{tmp_path / 'layers'}/")
+    assert "touch" in jobs.notes[-1]
+    assert "goes to WHOLE-2.gpkg" in jobs.notes[0]
+    result = segment([whole, again], f"{tmp_path / 'layers'}/")
+    assert sorted(path.name for path in (tmp_path / "layers").iterdir()) == ["WHOLE-2.gpkg", "whole.gpkg"]
+    assert polygons(tmp_path / "layers" / "whole.gpkg") == found_in_whole
+    assert [summary.output.name for summary in result.scenes] == ["whole.gpkg", "WHOLE-2.gpkg"]
+    # A scene that is lost between the plan and its turn does not stop the others.
+    jobs = plan_jobs([str(damaged), str(whole)], str(tmp_path / "layers"))
+    damaged.unlink()
+    predictor, options = ColorPredictor(), SegmentOptions()
+    result = segment_jobs(jobs, lambda *way: segment_scene(*way, predictor, options), predictor, options, [].append)
+    assert [summary.output.name for summary in result.scenes] == ["whole.gpkg"]
+    assert "damaged.tif does not exist" in result.failed[0]
+
+
+def test_what_is_not_a_scene_is_left_out_or_told(whole, tmp_path):
+    folder = cut(tmp_path / "tiles", PICTURE, [0, 150], [0])
+    (folder / "readme.txt").write_text("tiles")
+    (folder / "broken.tif").write_bytes(b"II*\0 and nothing")
+    (folder / "index.vrt").write_text("<VRTDataset/>")
+    (folder / ".hidden.tif").write_bytes(b"")
+    (folder / "more").mkdir()
+    jobs = plan_jobs([str(folder)], str(tmp_path / "out.gpkg"))
+    (job,) = jobs.scenes
+    assert [Path(tile.name).name for tile in job.mosaic.tiles] == ["tile_0000_0000.tif", "tile_0000_0150.tif"]
+    told = " ".join(jobs.notes)
+    assert all(word in told for word in ("broken.tif", "index.vrt", "1 folder in it"))
+    assert "readme" not in told
+    with pytest.raises(SceneError, match=r"broken\.tif"):  # whoever names it wants it
+        plan_jobs([str(folder / "broken.tif"), str(whole)], str(tmp_path / "out.gpkg"))
+    empty = tmp_path / "empty"
+    (empty / "inner").mkdir(parents=True)
+    with pytest.raises(SceneError, match=r"no image in the folder .*1 folder in it: name those"):
+        plan_jobs([str(empty)], str(tmp_path / "out.gpkg"))
+
+
+def test_a_list_names_scenes_one_a_line(whole, tmp_path):
+    cut(tmp_path / "tiles", PICTURE, [0, 150], [0])
+    names = tmp_path / "scenes.txt"
+    names.write_text(f"\ufeff# the tiles\r\ntiles\r\n\r\ntiles/tile_0000_0000.tif\r\n{whole}\r\n", encoding="utf-8")
+    listed = list_scenes([f"@{names}", str(whole)])
+    assert [Path(name).name for name in listed.names] == ["tile_0000_0000.tif", "tile_0000_0150.tif", "whole.tif"]
+    for content, words in ((b"", "names no scene"), (b"\xff\xfe\x00", "no list of names")):
+        names.write_bytes(content)
+        with pytest.raises(SceneError, match=words):
+            list_scenes([f"@{names}"])
+    with pytest.raises(SceneError, match="cannot be read"):
+        list_scenes([f"@{tmp_path / 'no.txt'}"])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pictures_without_a_place_share_no_layer(whole, tmp_path):
+    first = write_raster(tmp_path / "first.tif", PICTURE, None, Affine.identity())
+    second = write_raster(tmp_path / "second.tif", PICTURE, None, Affine.identity())
+    for names in ([first, second], [whole, first]):
+        with pytest.raises(OptionError, match="no place on the map"):
+            plan_jobs([str(name) for name in names], str(tmp_path / "out.gpkg"))
+    folder = tmp_path / "product"
+    cut(folder, PICTURE, [0], [0])
+    first.rename(folder / "quicklook.tif")
+    jobs = plan_jobs([str(folder)], str(tmp_path / "out.gpkg"))
+    assert [job.label for job in jobs.scenes] == [str(folder / "tile_0000_0000.tif")]
+    assert "quicklook.tif has no place" in jobs.notes[0]
+
+
+def test_a_box_chooses_among_scenes(whole, tmp_path):
+    far = write_raster(tmp_path / "far.tif", PICTURE, UTM, PLACE @ Affine.translation(1000, 0))
+    result = segment([whole, far], tmp_path / "out.gpkg", bbox=(450_000, 39_900, 450_150, 40_000))
+    assert len(runs(tmp_path / "out.gpkg")) == 1
+    assert "far.tif passed over" in " ".join(result.notes)
