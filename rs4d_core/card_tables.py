@@ -12,15 +12,32 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def by_data_set(metrics: dict[str, Any]) -> Table:
-    """Header and rows: one for each data set. What was not measured there is a dash."""
-    header = ("measured on", "images", "box AP", "box AP50", "mask AP", "mask AP50")
+    """Header and rows: one for each data set. What was not measured there is a dash.
+
+    Where an image shows more objects of a class than COCO counts detections, a second row counts all of them.
+    """
+    rows = []
+    for name, entry in metrics.items():
+        for kinds, said in ((("box", "mask"), ""), (("box_unlimited", "mask_unlimited"), ", all detections")):
+            if not said or _at(entry, kinds[0]) is not None:
+                figures = (_share(entry, kind, figure) for kind in kinds for figure in ("ap", "ap50"))
+                rows.append((f"{name}{said}", str(_at(entry, "images") or "-"), *figures))
+    return ("measured on", "images", "box AP", "box AP50", "mask AP", "mask AP50"), rows
+
+
+def by_data_set_and_class(metrics: dict[str, Any], classes: Sequence[str]) -> Table:
+    """Header and rows: one for each class of each data set that shows it."""
+    header = ("measured on", "class", "instances", "box AP", "box AP50", "mask AP", "mask AP50")
     return header, [
         (
             name,
-            str(_at(entry, "images") or "-"),
-            *(_share(entry, kind, figure) for kind in ("box", "mask") for figure in ("ap", "ap50")),
+            label,
+            str(_at(entry, "by_class", label, "instances") or "-"),
+            *(_share(entry, "by_class", label, f"{kind}_{key}") for kind in ("box", "mask") for key in ("ap", "ap50")),
         )
         for name, entry in metrics.items()
+        for label in classes
+        if _at(entry, "by_class", label) is not None
     ]
 
 

@@ -1,5 +1,6 @@
 """Measure a model on a run's held-back images, and put the figures on its card."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,7 +60,23 @@ def selection_score(metrics: dict[str, CocoMetrics]) -> float:
 
 
 def build_card(recipe: Recipe, config: SegmenterConfig, metrics: dict[str, dict[str, Any]]) -> ModelCard:
-    """The card of a model that the recipe made.
+    """The card of a model that the recipe made, with its figures; see `with_figures`."""
+    side = recipe.optimization.image_size
+    card = ModelCard(
+        name=recipe.model.name,
+        config=config,
+        colors=recipe.model.colors,
+        resolution_m=recipe.model.resolution_m,
+        window_px=side,
+        overlap_px=side // _OVERLAP_SHARE,
+        default_scores=(_FALLBACK_SCORE,) * len(recipe.model.classes),
+        training_data=tuple({"name": data.name, "licence": data.licence} for data in recipe.datasets),
+    )
+    return with_figures(card, metrics)
+
+
+def with_figures(card: ModelCard, metrics: dict[str, dict[str, Any]]) -> ModelCard:
+    """The card with other figures, and with the default scores that follow from them.
 
     A class's default score is where its F1 was best; 0.5 where that is not known.
 
@@ -67,27 +84,24 @@ def build_card(recipe: Recipe, config: SegmenterConfig, metrics: dict[str, dict[
         metrics: `CocoMetrics.to_json` by name of the data set, with `ALL`; empty where nothing was measured.
     """
     by_class = metrics[ALL]["by_class"] if metrics else {}
-    scores = [by_class.get(name, {}).get("best_score") for name in recipe.model.classes]
-    side = recipe.optimization.image_size
-    return ModelCard(
-        name=recipe.model.name,
-        config=config,
-        colors=recipe.model.colors,
-        resolution_m=recipe.model.resolution_m,
-        window_px=side,
-        overlap_px=side // _OVERLAP_SHARE,
+    scores = [by_class.get(name, {}).get("best_score") for name in card.classes]
+    return dataclasses.replace(
+        card,
         default_scores=tuple(round(_FALLBACK_SCORE if score is None else score, 3) for score in scores),
-        training_data=tuple({"name": data.name, "licence": data.licence} for data in recipe.datasets),
         metrics={name: _summary(entry) for name, entry in metrics.items()},
     )
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in ("box", "mask", "box_unlimited", "mask_unlimited") if metrics[kind] is not None]
     return {
         "images": metrics["images"],
-        **{kind: {key: _rounded(metrics[kind][key]) for key in ("ap", "ap50")} for kind in ("box", "mask")},
+        **{kind: {key: _rounded(metrics[kind][key]) for key in ("ap", "ap50")} for kind in kinds},
         "by_class": {
-            name: {key: _rounded(entry[key]) for key in ("box_ap50", "mask_ap50")}
+            name: {
+                "instances": entry["instances"],
+                **{key: _rounded(entry[key]) for key in ("box_ap", "box_ap50", "mask_ap", "mask_ap50")},
+            }
             for name, entry in metrics["by_class"].items()
             if entry["instances"]
         },

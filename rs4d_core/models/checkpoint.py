@@ -260,10 +260,27 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], card: ModelCard, dty
         name: tensor.detach().cpu().to(dtype if tensor.ndim > 1 else tensor.dtype).contiguous()
         for name, tensor in weights.items()
     }
+    _write(path, tensors, card)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], card: ModelCard) -> None:
     try:
         write_whole(path, safetensors.torch.save(tensors, {_CARD_KEY: json.dumps(card.to_json())}))
     except OSError as error:
         raise OutputError(f"cannot write the model file {path}: {error}") from error
+
+
+def replace_card(path: Path, card: ModelCard) -> None:
+    """Write another card into a model file, whole or not at all; its weights stay as they are stored.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no model of ours, or of a newer format.
+        OutputError: the file cannot be written.
+    """
+    with _opened(path) as file:
+        _card(path, file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    _write(path, tensors, card)
 
 
 def read_card(path: Path) -> ModelCard:

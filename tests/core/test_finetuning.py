@@ -2,11 +2,13 @@ import importlib.util
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import FINETUNING, ROOT, RUNNING, kill_after, metrics_of, start, wait_for_steps, write_finetuning
 from torch import nn
 
@@ -19,7 +21,7 @@ from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
 from rs4d_core.finetuning.recipe_file import read_recipe
 from rs4d_core.finetuning.splits import split
-from rs4d_core.models.checkpoint import read_card
+from rs4d_core.models.checkpoint import load_model, read_card, save_model
 from rs4d_core.runs.checkpoint import checkpoints
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
@@ -380,6 +382,27 @@ def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsy
     assert figures["by_class"]["building"]["instances"] == 16
 
 
+def test_what_a_recipe_holds_back_is_measured_and_put_on_the_card(data, short_run, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model.safetensors"
+    trained = read_card(short_run / "final.safetensors")
+    save_model(model, load_model(short_run / "final.safetensors", "cpu").segmenter, replace(trained, metrics={}))
+    stored = load_file(model)
+    arguments = "--model", model, "--recipe", data / "squares.toml", "--data", data, "--card", "--json"
+    assert run_main(monkeypatch, "evaluate", *arguments) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() == {"squares", "all"}
+    assert figures["squares"]["images"] == 2
+    card = read_card(model)
+    assert card.metrics["squares"]["by_class"]["building"]["instances"] == 4
+    assert card.metrics["all"]["box"]["ap"] == round(figures["all"]["box"]["ap"], 4)
+    assert replace(card, metrics={}, default_scores=trained.default_scores) == replace(trained, metrics={})
+    assert load_file(model).keys() == stored.keys()
+    after = load_file(model)
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in stored.items()
+    )
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
@@ -388,6 +411,14 @@ def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsy
         ("evaluate", ["--model", "nowhere.safetensors", "--synthetic", "1"], "nowhere.safetensors"),
         ("evaluate", ["--model", "{run}/final.safetensors", "--synthetic", "1", "--seed", "-1"], "--seed is -1"),
         ("evaluate", ["--model", "{run}/final.safetensors"], "give either --images and --annotations, or --synthetic"),
+        ("evaluate", ["--model", "x", "--recipe", "{data}/squares.toml"], "--recipe and --data go together"),
+        ("evaluate", ["--model", "x", "--synthetic", "1", "--card"], "--card needs --recipe"),
+        ("evaluate", ["--model", "x", "--synthetic", "1", "--pictures", "{tmp}/no"], "/no is no folder"),
+        (
+            "evaluate",
+            ["--model", "{run}/final.safetensors", "--recipe", str(SHIPPED_RECIPE), "--data", "{data}"],
+            "has other classes",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(
