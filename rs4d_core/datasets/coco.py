@@ -15,6 +15,8 @@ from rs4d_core.errors import DatasetError
 # An outline may reach over the image's edge. One this many times as far is a mistake, and would cost the rasteriser
 # memory in proportion.
 _FAR_OUTSIDE = 10
+# Points of an outline: a hundred times what the longest have, and what takes seconds to be looked at.
+_MOST_POINTS = 1_000_000
 
 
 def read_coco(
@@ -126,6 +128,8 @@ def _polygon(ring: object) -> np.ndarray:
         raise ValueError(f"a polygon is a {type(ring).__name__}, not a list of numbers x1, y1, x2, y2, ...")
     if len(ring) % 2 or len(ring) < 6:
         raise ValueError(f"a polygon has {len(ring)} numbers; it needs an even count of 6 or more")
+    if len(ring) > 2 * _MOST_POINTS:
+        raise ValueError(f"a polygon has {len(ring) // 2} points, more than any outline needs")
     if not all(map(_is_finite_number, ring)):
         raise ValueError("a polygon holds something that is not a finite number")
     return np.array(ring, np.float64).reshape(-1, 2)

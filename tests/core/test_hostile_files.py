@@ -301,6 +301,13 @@ def test_image_names_that_lead_out_of_the_folder(tmp_path, images, name):
         read_coco(tmp_path / "coco.json", images, ("ship",))
 
 
+def test_an_outline_of_ten_million_points_is_refused(tmp_path, images):
+    text = json.dumps(coco()).replace("[[1, 1, 9, 1, 9, 9]]", f"[[{'1,' * 19_999_999}1]]")
+    (tmp_path / "coco.json").write_text(text)
+    with pytest.raises(DatasetError, match="10000000 points"):
+        read_coco(tmp_path / "coco.json", images, ("ship",))
+
+
 ODD_VALUES = st.recursive(
     st.none()
     | st.booleans()
