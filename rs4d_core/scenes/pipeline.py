@@ -195,7 +195,7 @@ def segment_scene(
                     on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
             interrupted = shown.interrupted
             shown.settle()
-            if writer and interrupted and done <= resumption.held:
+            if writer and interrupted and 0 < resumption.held >= done:
                 raise CancelledError("nothing new was found; all that was found before is still there")
             not_read.check()
             write(assembly.finish())
