@@ -25,7 +25,7 @@ RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 # GDAL's cache of decoded blocks is 5 % of the machine's memory unless told otherwise, and fills up on large scenes
 # only: memory would grow with the scene. This holds the blocks that neighbouring windows share.
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 32 << 20
 # Files stored in whole lines need a row of windows' worth of lines, or each window decodes them all again.
 LINE_CACHE_BYTES = 512 << 20
 LINES_CACHED = 1536
