@@ -24,6 +24,10 @@ PIXELS = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 # Ground control points that one affine transform misses by more than this are not of a map-like picture.
 GCP_PIXELS = 1.5
 
+# A pixel's side, in units of the CRS: at least this share of the largest coordinate, so that outlines keep four digits
+# within a pixel; and less than any planet.
+LEAST_STEP, MOST_STEP = 1e-12, 1e12
+
 # Points a side, corners among them, at which is asked where a box or a scene lies.
 EDGE_POINTS = 33
 
@@ -43,7 +47,7 @@ def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]
         transform, crs = _from_gcps(dataset, notes)
         if dataset.rpcs is not None and crs is None:
             notes.append("the scene has RPCs only: orthorectify it first, or its outlines have no place on the map")
-    if transform.determinant == 0 or not all(math.isfinite(value) for value in transform):
+    if not _is_usable(transform):
         raise SceneError(
             f"{shown(dataset.name)} has a geotransform without extent {tuple(transform)[:6]}: georeference it again"
         )
@@ -57,6 +61,15 @@ def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]
 @cache  # tiles by the thousand have one CRS
 def _horizontal_wkt(wkt: str) -> str:
     return horizontal(CRS.from_wkt(wkt)).to_wkt()
+
+
+def _is_usable(transform: Affine) -> bool:
+    """Whether pixels have an extent, and coordinates that numbers can tell apart."""
+    a, b, c, d, e, f = transform[:6]
+    if transform.determinant == 0 or not all(map(math.isfinite, transform)):
+        return False
+    least = LEAST_STEP * max(1.0, abs(c), abs(f))
+    return all(least <= step < MOST_STEP for step in (math.hypot(a, d), math.hypot(b, e)))
 
 
 def _from_gcps(dataset: DatasetReader, notes: list[str]):
