@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DONE, REFUSED = 0, 2
-# A run of a seed takes a second. What takes this long hangs.
-LIMIT_S = 60.0
+# A run of a seed takes a second of a processor. What takes this long hangs, or this often as long by the clock of a
+# machine that may have other things to do.
+LIMIT_S, LIMIT_BY_CLOCK = 60, 10
 # Address space, so that a flood of memory ends the run and not the machine; the libraries take 5 GiB of it.
 ADDRESS_SPACE = 16 << 30
 _POLL_S = 0.005
@@ -49,7 +50,7 @@ class Ended:
 
     def fault(self, most_mib: float) -> str | None:
         """What is wrong with this end, in a few words; None where it is as it should be."""
-        if self.code is None:
+        if self.code in (None, -signal.SIGXCPU):
             return f"hangs ({self.seconds:.0f} s)"
         if self.code not in (DONE, REFUSED):
             ended = f"signal {-self.code}" if self.code < 0 else f"exit {self.code}"
@@ -80,20 +81,20 @@ def warm_up(scene: Path, model: Path, folder: Path) -> None:
         raise RuntimeError(f"the first run ended in {code} and left the threads {threads}")
 
 
-def forked(work, folder: Path, limit_s: float = LIMIT_S) -> Ended:
+def forked(work, folder: Path, limit_s: int = LIMIT_S) -> Ended:
     """Call `work`, without arguments, in a process of its own, with `folder` to be in; its code is the exit's."""
     told = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
     begun = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _become(work, folder, *told)
+        _become(work, folder, *told, limit_s)
     code: int | None = None
     while True:
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
             code = os.waitstatus_to_exitcode(status)
             break
-        if time.monotonic() - begun > limit_s:
+        if time.monotonic() - begun > LIMIT_BY_CLOCK * limit_s:
             os.kill(pid, signal.SIGKILL)
             usage = os.wait4(pid, 0)[2]
             break
@@ -117,7 +118,7 @@ def command(*arguments: object):
     return run
 
 
-def _become(work, folder: Path, out: Path, err: Path) -> None:
+def _become(work, folder: Path, out: Path, err: Path, limit_s: int) -> None:
     """The life of a fork, which never returns to what its parent was at."""
     code = 70
     try:
@@ -127,6 +128,8 @@ def _become(work, folder: Path, out: Path, err: Path) -> None:
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        used_s = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+        resource.setrlimit(resource.RLIMIT_CPU, (used_s + limit_s, used_s + 2 * limit_s))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             work()
