@@ -150,6 +150,9 @@ def _merge(
                 counts.update(feature.class_name for feature in features)
 
         with closing(sqlite3.connect(merged.with_suffix(".sqlite"))) as stage:
+            # Nobody misses it after a crash: it is made anew.
+            stage.execute("PRAGMA journal_mode = OFF")
+            stage.execute("PRAGMA synchronous = OFF")
             stage.execute(
                 "CREATE TABLE view (top REAL, scene INTEGER, label INTEGER, score REAL, area REAL, wkb BLOB, own BLOB)"
             )

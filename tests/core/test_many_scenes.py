@@ -1,5 +1,6 @@
 """Many scenes: tiles are one scene, scenes of other grids are merged by the seam rules, and each may have a layer."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from perfect import ColorPredictor, cover, paint, write_raster
 from rasterio.warp import Resampling, reproject
 from shapely import affinity, box
 
+from rs4d_core.cli import main
 from rs4d_core.errors import CancelledError, OptionError, SceneError
 from rs4d_core.scenes.many_scenes import plan_jobs
 from rs4d_core.scenes.mosaic import mosaics
@@ -25,6 +27,8 @@ from rs4d_core.scenes.scene_header import read_header
 from rs4d_core.scenes.scene_list import list_scenes
 from rs4d_core.scenes.scene_runs import ScenesResult, segment_jobs
 from rs4d_core.scenes.windows import Window
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 UTM = "EPSG:32636"
 PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)
@@ -111,6 +115,23 @@ def test_tiles_give_the_polygons_of_the_whole_scene(found_in_whole, tmp_path, ov
     with rasterio.open(scene) as mosaic:
         assert (mosaic.read() == PICTURE).all()
         assert mosaic.crs == UTM
+
+
+def test_tiles_of_a_real_scene_are_read_as_the_whole(data_folder, tmp_path):
+    path = data_folder / "buildings/kampala/scene_epsg3857.tif"
+    with rasterio.open(path) as file:
+        for number, (left, right) in enumerate(((0, 700), (700, 1901), (1901, file.width))):
+            part = ((0, file.height), (left, right))
+            place = file.transform @ Affine.translation(left, 0)
+            write_raster(tmp_path / f"{number}.tif", file.read(window=part), file.crs, place)
+    (mosaic,) = mosaics([read_header(name) for name in list_scenes([str(tmp_path)]).names])
+    # As the default model reads it: four scene pixels become one. Whatever model sees it, it sees the same.
+    vrt = mosaic.write_beside(tmp_path / "out.gpkg")
+    with Scene.open(path, None, (0.3, 0.5)) as whole, Scene.open(vrt, None, (0.3, 0.5)) as tiles:
+        assert (tiles.width, tiles.height, tiles.crs_wkt) == (whole.width, whole.height, whole.crs_wkt)
+        assert tiles.transform.almost_equals(whole.transform, 1e-9)
+        for window in (Window(0, 0, 384, 384), Window(whole.width - 512, 100, 512, 384)):
+            assert all((one == other).all() for one, other in zip(whole.read(window), tiles.read(window), strict=True))
 
 
 cuts = st.lists(st.integers(1, 299), max_size=3, unique=True).map(lambda cuts: [0, *sorted(cuts)])
@@ -245,7 +266,7 @@ def assert_each_once(path: Path, tolerance_px: float) -> None:
             assert shapely.hausdorff_distance(best.boundary, truth.boundary) < tolerance_px
 
 
-@pytest.mark.parametrize(("crs", "pixel"), [(UTM, 0.4), ("EPSG:3857", 0.5), ("EPSG:4326", 4.4e-6), ("EPSG:32637", 0.5)])
+@pytest.mark.parametrize(("crs", "pixel"), [(UTM, 0.4), ("EPSG:4326", 4.4e-6), ("EPSG:32637", 0.5)])
 def test_two_scenes_of_other_grids_give_each_object_once(whole, tmp_path, crs, pixel):
     """Both end in the middle of the large ring, of the long bar and of the row of houses."""
     with rasterio.open(whole) as file:
@@ -368,7 +389,6 @@ def test_a_list_names_scenes_one_a_line(whole, tmp_path):
         list_scenes([f"@{tmp_path / 'no.txt'}"])
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_pictures_without_a_place_share_no_layer(whole, tmp_path):
     first = write_raster(tmp_path / "first.tif", PICTURE, None, Affine.identity())
     second = write_raster(tmp_path / "second.tif", PICTURE, None, Affine.identity())
@@ -388,3 +408,22 @@ def test_a_box_chooses_among_scenes(whole, tmp_path):
     result = segment([whole, far], tmp_path / "out.gpkg", bbox=(450_000, 39_900, 450_150, 40_000))
     assert len(runs(tmp_path / "out.gpkg")) == 1
     assert "far.tif passed over" in " ".join(result.notes)
+
+
+def test_the_command_takes_many_scenes_and_tells_of_each(small_scene, untrained_model, tmp_path, capsys):
+    with rasterio.open(small_scene) as file:
+        picture, place, crs = file.read(), file.transform, file.crs
+    write_raster(tmp_path / "a.tif", picture[:, :, :128], crs, place)
+    write_raster(tmp_path / "b.tif", picture[:, :, 128:], crs, place @ Affine.translation(128, 0))
+    options = ["--model", str(untrained_model), "--json"]
+    for names, output, scenes in (
+        ([small_scene], "whole.gpkg", None),
+        ([tmp_path / "a.tif", tmp_path / "b.tif"], "tiles.gpkg", None),
+        ([tmp_path / "a.tif", tmp_path / "b.tif"], "layers/", ["a.gpkg", "b.gpkg"]),
+    ):
+        assert main(["segment", *map(str, names), "-o", f"{tmp_path}/{output}", *options]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert Path(told["output"]) == tmp_path / output
+        assert told["instances"] == sum(told["by_class"].values()) > 0
+        assert scenes == ([Path(scene["output"]).name for scene in told["scenes"]] if "scenes" in told else None)
+    assert polygons(tmp_path / "tiles.gpkg") == polygons(tmp_path / "whole.gpkg")
