@@ -18,7 +18,7 @@ def by_data_set(metrics: dict[str, Any]) -> Table:
     """
     rows = []
     for name, entry in metrics.items():
-        for kinds, said in ((("box", "mask"), ""), (("box_unlimited", "mask_unlimited"), ", all detections")):
+        for kinds, said in ((("box", "mask"), ""), (("box_unlimited", "mask_unlimited"), ", every detection")):
             if not said or _at(entry, kinds[0]) is not None:
                 figures = (_share(entry, kind, figure) for kind in kinds for figure in ("ap", "ap50"))
                 rows.append((f"{name}{said}", str(_at(entry, "images") or "-"), *figures))
