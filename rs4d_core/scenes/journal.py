@@ -72,6 +72,7 @@ class Journal:
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self.folder = path.parent
+        self._spent = False
         self._path = path
         self._database = database
 
@@ -157,16 +158,26 @@ class Journal:
         """The windows of a run."""
         return WindowStore(self._path, self._database, run)
 
+    def finish(self, run: Unfinished) -> None:
+        """Forget a run whose output is written. With the whole file, on closing, where it holds no other."""
+        if len(self.runs()) > 1:
+            self.drop(run)
+        else:
+            self._spent = True
+
     def close(self) -> None:
         """Let go of it. It goes altogether where it holds no windows."""
         database = self._database
         with suppress(sqlite3.Error):
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            database.execute("DELETE FROM runs WHERE id NOT IN (SELECT DISTINCT run FROM windows)")
-            database.execute("DELETE FROM written WHERE run NOT IN (SELECT id FROM runs)")
-            database.execute("UPDATE runs SET part = NULL")
-            if not database.execute("SELECT COUNT(*) FROM runs").fetchone()[0]:
+            if not self._spent:
+                database.execute("BEGIN")
+                database.execute("DELETE FROM runs WHERE NOT EXISTS (SELECT 1 FROM windows WHERE run = runs.id)")
+                database.execute("DELETE FROM written WHERE run NOT IN (SELECT id FROM runs)")
+                database.execute("UPDATE runs SET part = NULL")
+                database.execute("COMMIT")
+            if self._spent or not self.runs():
                 # While it is locked, so that nobody else can have begun to use it. Windows removes no open file.
                 with suppress(PermissionError):
                     os.unlink(self._path)

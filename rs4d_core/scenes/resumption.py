@@ -100,7 +100,7 @@ class Resumption:
         else:
             # On a disk that has become full: the windows stay, and would only give the same result again.
             with suppress(OutputError):
-                self._journal.drop(self._unfinished)
+                self._journal.finish(self._unfinished)
 
     @contextmanager
     def hint(self, settle: Callable[[], None]) -> Iterator[None]:

@@ -254,7 +254,7 @@ def test_the_same_result_is_not_written_twice_if_the_end_of_a_run_was_cut_off(sc
         raise Dies
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "drop", cut_off)
+        patch.setattr(Journal, "finish", cut_off)
         with pytest.raises(Dies):
             segment_scene(scene, output, Company(), OPTIONS)
     assert output.exists()
