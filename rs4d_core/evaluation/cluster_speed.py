@@ -103,6 +103,7 @@ class _Arriving:
     batch, model_seconds, interrupted = 1, 0.0, False
 
     def __init__(self, content: list[bytes]) -> None:
+        self.notes: list[str] = []
         self._content = content
 
     def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:

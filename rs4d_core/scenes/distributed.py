@@ -72,7 +72,7 @@ class ClusterWindows:
         self._finished = threading.Event()
         self._threads = len(cluster.devices)
         self._counted_at = -math.inf
-        self._worked_at = time.monotonic()
+        self._deserted_at: float | None = None
 
     def run(self, indices: Iterable[int]) -> Iterator[WindowDetections]:
         """See `WindowSource.run`.
@@ -103,8 +103,9 @@ class ClusterWindows:
                 elif wait_for([fetch], _POLL_S).done:
                     results = self._result(fetch)
                     fetch = self._fetch(fetcher, tasks)  # goes on while these are merged
-                    for seconds, shown in results:
+                    for seconds, notes, shown in results:
                         self.model_seconds += seconds
+                        self.notes += [note for note in notes if note not in self.notes]
                         yield from map(WindowDetections.from_bytes, shown)
         finally:
             # Dask drops what nobody refers to any more, and does not begin with what it has not begun with.
@@ -114,6 +115,8 @@ class ClusterWindows:
             counter.close(wait=False)
 
     def _submit(self, job: "Task", stretch: list[int]) -> "Task":
+        if self._cluster.client.status == "closed":
+            raise self._scheduler_has_gone()
         key = f"rs4d-windows-{self._job.run}-{stretch[0]}-{stretch[-1]}"
         task = self._cluster.client.submit(detect, job, stretch, key=key)
         task.add_done_callback(lambda _: self._finished.set())
@@ -130,14 +133,14 @@ class ClusterWindows:
             raise self._scheduler_has_gone()
         if tasks and tasks[0].status == "error":
             raise self._failure(tasks[0].exception())
-        if time.monotonic() - self._worked_at > PATIENCE_S:
+        if self._deserted_at is not None and time.monotonic() - self._deserted_at > PATIENCE_S:
             raise ClusterError(
                 f"the cluster at {self._cluster.asked_for} has had no workers for {PATIENCE_S:.0f} s: start some, then "
                 "run this again; what is finished is kept"
             )
         return None
 
-    def _result(self, fetch: Future) -> list[tuple[float, list[bytes]]]:
+    def _result(self, fetch: Future) -> list[tuple[float, list[str], list[bytes]]]:
         try:
             return fetch.result()
         except Exception as error:
@@ -154,7 +157,9 @@ class ClusterWindows:
         threads = sum(self._cluster.client.nthreads().values())
         if threads:
             self._threads = threads
-            self._worked_at = time.monotonic()
+            self._deserted_at = None
+        elif self._deserted_at is None:
+            self._deserted_at = time.monotonic()
 
     def _failure(self, error: BaseException) -> RS4DError:
         """What a task or its transport ended with, for the user."""

@@ -19,6 +19,7 @@ from rs4d_core.errors import ClusterError, SceneError
 
 if TYPE_CHECKING:
     import numpy as np
+    from distributed import Worker
 
     from rs4d_core.models.checkpoint import LoadedModel
     from rs4d_core.scenes.reader import Scene
@@ -70,11 +71,11 @@ def hold(job: Job) -> Job:
     return job
 
 
-def detect(job: Job, indices: list[int]) -> tuple[float, list[bytes]]:
+def detect(job: Job, indices: list[int]) -> tuple[float, list[str], list[bytes]]:
     """Predicts the windows of these indices of the plan.
 
     Returns:
-        Seconds in the model, and one `WindowDetections.to_bytes()` for each window.
+        Seconds in the model, notes for the user, and one `WindowDetections.to_bytes()` for each window.
 
     Raises:
         ClusterError: this worker has another rs4d, cannot open the scene, or sees another one under its name.
@@ -93,7 +94,7 @@ def detect(job: Job, indices: list[int]) -> tuple[float, list[bytes]]:
         windows = plan(scene.width, scene.height, job.options.window_px, job.options.overlap_px)
         source = LocalWindows(scene, windows, model, job.least_scores, cancelled=lambda: False)
         shown = [window.to_bytes() for window in source.run(indices)]
-    return source.model_seconds, shown
+    return source.model_seconds, source.notes, shown
 
 
 def shown_by(scene: "Scene") -> str:
@@ -128,8 +129,9 @@ class _Process:
                 if hashlib.sha256(job.model).hexdigest() != job.sha256:
                     raise ClusterError(f"the model did not reach {_here()} as it was sent: start again")
                 # Dask keeps libraries to one thread in a worker.
-                torch.set_num_threads(_threads())
-                with tempfile.TemporaryDirectory(prefix="rs4d-model-") as folder:
+                torch.set_num_threads(_worker().state.nthreads)
+                # In the worker's own folder, which Dask clears away also where this process is killed just now.
+                with tempfile.TemporaryDirectory(dir=_worker().local_directory) as folder:
                     path = Path(folder) / "model.safetensors"
                     path.write_bytes(job.model)
                     self._model = key, load_model(path, job.device)
@@ -184,18 +186,16 @@ def _open(job: Job, model: "LoadedModel") -> "Scene":
 
 
 def _here() -> str:
+    return f"worker {_worker().address} (on {socket.gethostname()})"
+
+
+def _worker() -> "Worker":
     from distributed import get_worker
 
-    return f"worker {get_worker().address} (on {socket.gethostname()})"
+    return get_worker()
 
 
-def _threads() -> int:
-    from distributed import get_worker
-
-    return get_worker().state.nthreads
-
-
-def dask_setup(_worker: Any) -> None:
+def dask_setup(_: Any) -> None:
     """Called by Dask in the workers of `local:N` as they start, which have this module as a preload.
 
     Ctrl-C in a terminal reaches all processes of the program. It is the client that decides what it means.

@@ -27,6 +27,8 @@ DASK = Path(sys.executable).with_name("dask")
 SIZE, WINDOWS = (600, 500), 30
 STRETCH_PX = 4 * 128**2
 OPTIONS = SegmentOptions(regularize=True)
+# Of the command: 170 windows, which take a while.
+LONG = ("--window", "384", "--overlap", "370")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +200,7 @@ def test_without_dask_it_is_said_what_to_install(scene, untrained_model, tmp_pat
 
 def test_workers_do_not_outlive_a_killed_client(scene, untrained_model, tmp_path):
     command = [RS4D, "segment", scene, "-o", tmp_path / "out.gpkg", "--model", untrained_model, "--cluster", "local:1"]
-    with subprocess.Popen([*command, "--overlap", "120"], stderr=subprocess.PIPE, text=True) as client:
+    with subprocess.Popen([*command, *LONG], stderr=subprocess.PIPE, text=True) as client:
         assert "window" in client.stderr.readline()
         children = psutil.Process(client.pid).children(recursive=True)
         listening = [
