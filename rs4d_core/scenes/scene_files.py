@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from rs4d_core.errors import SceneChangedError, SceneError
+from rs4d_core.scenes.addresses import shown
 from rs4d_core.scenes.reader import Scene
 
 # Looking costs a system call a file, which may be thousands, on a network: it takes a hundredth of the time at most.
@@ -31,7 +32,7 @@ class SceneFiles:
         """What tells this scene from all others, and from itself after a change; plain values that JSON can hold."""
         scene = self._scene
         return {
-            "path": os.path.realpath(scene.path) if os.path.exists(scene.path) else str(scene.path),
+            "path": os.path.realpath(scene.path) if os.path.exists(scene.path) else shown(str(scene.path)),
             "files": {name: list(stamp) for name, stamp in self._stamps.items()},
             "sample": _sample(next(iter(self._stamps))) if self._stamps else scene.signature(),
             "size": [scene.source_width, scene.source_height],

@@ -120,7 +120,13 @@ def test_a_result_keeps_no_secret_of_its_scene(server, tmp_path):
         scene, parameters = database.execute("SELECT scene, parameters FROM runs").fetchone()
     assert scene == f"http://{server.host}/cog.tif"
     assert "hush" not in json.dumps(json.loads(parameters))
-    assert b"hush" not in (tmp_path / "out.gpkg").read_bytes()
+    # Nor does the journal of one that is broken off.
+    predictor = ColorPredictor()
+    broken = tmp_path / "broken.gpkg"
+    segment_scene(address, broken, predictor, SegmentOptions(bbox=PART), cancelled=lambda: predictor.images_seen > 4)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert not [path for path in files if b"hush" in path.read_bytes()]
 
 
 @pytest.mark.parametrize(
