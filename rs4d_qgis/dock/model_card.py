@@ -73,7 +73,9 @@ def _measured(metrics: dict) -> str:
 
 def _percents(values: dict) -> list[str]:
     mask = values["mask"]
-    return [f"{100 * mask[name]:.1f} %" if name in mask else "" for name in ("ap", "ap50")]
+    # Where a data set knows boxes only, the card says null.
+    figures = [mask.get(name) for name in ("ap", "ap50")]
+    return [escape(tr("not measured")) if figure is None else f"{100 * figure:.1f} %" for figure in figures]
 
 
 def _training_data(sets) -> str:

@@ -326,6 +326,13 @@ def test_the_card_tells_classes_accuracy_and_licences():
     assert "has not been measured" in card_html({**MODELS[0], "card": {**CARD, "metrics": {}}})
 
 
+def test_a_card_tells_of_data_that_knows_boxes_only():
+    boxes_only = {"images": 7, "mask": {"ap": None, "ap50": None}, "by_class": {"ship": {"mask_ap50": None}}}
+    page = card_html({**MODELS[0], "card": {**CARD, "metrics": {"boats": boxes_only}}})
+    assert "boats" in page
+    assert page.count("not measured") == 4  # AP and AP50 of boats, and both classes
+
+
 def test_the_menu_of_past_runs_tells_runs_of_one_layer_apart(raster):
     def past(second, complete):
         time = f"2026-01-02T03:04:{second:02}"
