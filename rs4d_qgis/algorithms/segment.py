@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qgis.core import (
+    QgsApplication,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
@@ -60,7 +61,8 @@ class SegmentAlgorithm(SegmentParameters):
             "machine.\n\nAny raster layer can be taken. Files are read where they are. What comes from a web service "
             "is first fetched for the chosen extent, at the resolution that the model was made for: see that the "
             "imagery's terms allow it.\n\nThe layer is read at the model's resolution, whatever the map's scale. The "
-            "log says how it was read.\n\nA run that is cancelled keeps what it has found, in the output's file."
+            "log says how it was read.\n\nA run that is cancelled keeps what it has found, in the output's file. If "
+            "the same is run next, it goes on from there."
         )
 
     def prepareAlgorithm(
@@ -104,7 +106,9 @@ class SegmentAlgorithm(SegmentParameters):
             feedback.pushInfo(note)
         self.call_it(Path(source.path), self._scene.name)
         sink = RunSink(self, self.OUTPUT, parameters, context, feedback, self._scene.crs)
-        request = {**options, "scene": source.path}
+        # So that the same run, started again, goes on where it was cancelled, or where the engine died.
+        journal = Path(QgsApplication.qgisSettingsDirPath()) / "rs4d-run"
+        request = {**options, "scene": source.path, "journal": str(journal)}
         try:
             result = self.ask("segment", request, feedback, sink.take, share)
         except QgsProcessingException as error:
