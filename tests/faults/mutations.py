@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: see `warm_up`
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # before torch is loaded: see `warm_up`
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "core")]
 
 import mutations_models  # noqa: E402
