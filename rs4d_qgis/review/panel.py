@@ -132,6 +132,8 @@ class ReviewDock(QgsDockWidget):
         layout.addStretch(1)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setElideMode(Qt.TextElideMode.ElideRight)
         self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tabs.addTab(PanelScroll(desk), tr("Review"))
         self.tabs.addTab(PanelScroll(self.export), tr("Export"))

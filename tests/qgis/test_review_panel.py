@@ -139,12 +139,12 @@ def test_keys_that_are_typed_into_a_field_stay_there(dock):
 
 def test_keys_can_be_changed_are_shown_and_come_back_but_no_two_alike(dock, layer, qgis_canvas, qgis_iface):
     keys = dock.desk.keys
-    assert part(dock, "review_accept", QPushButton).text() == "Accept  [A]"
+    assert part(dock, "review_accept").key == "A"
     with pytest.raises(ReviewRefused, match="R is the key of both “Accept” and “Reject”"):
         keys.choose({"accept": "R"})
     assert keys.key("accept") == "A"
     keys.choose({"accept": "Space", "reject": "Ctrl+D"})
-    assert part(dock, "review_accept", QPushButton).text() == "Accept  [Space]"
+    assert part(dock, "review_accept").key == "Space"
     first = dock.session.current
     QTest.keyClick(qgis_canvas, Qt.Key.Key_A)
     assert dock.session.current == first
@@ -153,7 +153,7 @@ def test_keys_can_be_changed_are_shown_and_come_back_but_no_two_alike(dock, laye
     QTest.keyClick(qgis_canvas, Qt.Key.Key_D, Qt.KeyboardModifier.ControlModifier)
     assert (statuses(layer)[first], statuses(layer)[second]) == (ACCEPTED, REJECTED)
     again = ReviewDock(qgis_iface)
-    assert part(again, "review_reject", QPushButton).text() == "Reject  [Ctrl+D]"
+    assert part(again, "review_reject").key == "Ctrl+D"
     again.tear_down()
     again.deleteLater()
 

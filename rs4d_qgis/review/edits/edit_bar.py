@@ -13,7 +13,6 @@ from qgis.PyQt.QtWidgets import (
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -27,12 +26,14 @@ from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.edits import shapes
 from rs4d_qgis.review.edits.edit_work import EditWork
 from rs4d_qgis.review.edits.shape_tool import ShapeTool
+from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.translation import tr
 
 # Of a larger selection nobody looks at each object, to know which buttons apply.
 _LOOKED_AT = 100
 _LAST_TOLERANCE = "simplify_m"
 _ICON_PX = 20
+_CLASS_LETTERS = 10
 
 
 class EditBar(QWidget):
@@ -65,7 +66,8 @@ class EditBar(QWidget):
         self._classes.setToolTip(
             tr("The class of what is drawn anew. As suggested: by the model for a box, else that of the current object")
         )
-        self._classes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._classes.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self._classes.setMinimumContentsLength(_CLASS_LETTERS)  # also of longer names: else these widen the panel
         self._classes.currentIndexChanged.connect(self._class_chosen)
         self._tolerance = QDoubleSpinBox()
         self._tolerance.setObjectName("edit_tolerance")
@@ -106,17 +108,13 @@ class EditBar(QWidget):
         for line in (drawn, at_once):
             line.setSpacing(2)
             line.addStretch(1)
-        choices = QHBoxLayout()
-        choices.addWidget(QLabel(tr("New:")))
-        choices.addWidget(self._classes, 1)
-        choices.addWidget(QLabel(tr("Simplify:")))
-        choices.addWidget(self._tolerance)
+        choices = [_labelled(tr("New:"), self._classes), _labelled(tr("Simplify:"), self._tolerance)]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(drawn)
         layout.addLayout(at_once)
-        layout.addLayout(choices)
+        layout.addWidget(ReflowGrid(choices, across=(2, 1)))
 
     @staticmethod
     def _own_tools() -> list[tuple]:
@@ -256,3 +254,12 @@ class EditBar(QWidget):
         for name, button in self._buttons.items():
             key = self._desk.keys.shown(f"edit_{name}") if f"edit_{name}" in there else ""
             button.setToolTip(button.property("tip").format(f" [{key}]" if key else ""))
+
+
+def _labelled(label: str, field: QWidget) -> QWidget:
+    pair = QWidget()
+    line = QHBoxLayout(pair)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.addWidget(QLabel(label))
+    line.addWidget(field, 1)
+    return pair

@@ -46,6 +46,7 @@ from rs4d_qgis.review.outcome.report import Report
 from rs4d_qgis.review.outcome.snapshot import LayerSnapshot
 from rs4d_qgis.review.outcome.summary import summarize, to_csv
 from rs4d_qgis.review.outcome.work_line import WorkLine
+from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.settings import last, set_last
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
@@ -185,6 +186,7 @@ class ExportBox(QWidget):
         for combo in (self.objects, self.format, self.scene):
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._form = QFormLayout()
+        self._form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         self._form.addRow(tr("Objects"), self.objects)
         self._form.addRow(tr("Format"), self.format)
         self._form.addRow(tr("Chip size"), self.chip_px)
@@ -200,10 +202,7 @@ class ExportBox(QWidget):
         inside.addWidget(self._rule)
         inside.addLayout(line)
         numbers = QGroupBox(tr("Numbers and areas"))
-        buttons = QHBoxLayout(numbers)
-        buttons.addWidget(self.summary_button)
-        buttons.addWidget(self.report_button)
-        buttons.addStretch(1)
+        QVBoxLayout(numbers).addWidget(ReflowGrid([self.summary_button, self.report_button], across=(2, 1)))
         layout = QVBoxLayout(self)
         layout.addWidget(group)
         layout.addWidget(self.work)

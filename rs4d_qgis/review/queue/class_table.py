@@ -26,6 +26,7 @@ _COUNT_ROLE = Qt.ItemDataRole.UserRole + 1
 _CLASS, _KEY, _BAR, _DONE = range(4)
 _MOST_ROWS = 10
 _BAR_WIDTH = 72
+_NAME_LETTERS = 16
 ACCEPTED_COLOR, REJECTED_COLOR = "#4a9d5b", "#b9524a"
 
 
@@ -43,7 +44,7 @@ class ClassTable(RowTable):
         self._desk = desk
         self.setObjectName("review_classes")
         self.setColumnCount(4)
-        self.setHeaderLabels([tr("Class"), tr("Key"), tr("Decided"), ""])
+        self.setHeaderLabels([tr("Class"), tr("Key"), "", tr("Decided")])
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setItemDelegateForColumn(_BAR, _Bar(self))
@@ -57,6 +58,13 @@ class ClassTable(RowTable):
         desk.shown_changed.connect(self._show)
         desk.keys.changed.connect(self._show)
         self._show()
+
+    def resizeEvent(self, event) -> None:
+        """Where there is no room for names beside it, the bar goes: the numbers say the same."""
+        super().resizeEvent(event)
+        others = _BAR_WIDTH + self.sizeHintForColumn(_KEY) + self.sizeHintForColumn(_DONE)
+        names = _NAME_LETTERS * self.fontMetrics().averageCharWidth()
+        self.setColumnHidden(_BAR, self.viewport().width() < others + names)
 
     def _show(self) -> None:
         counts = self._desk.session.counts()

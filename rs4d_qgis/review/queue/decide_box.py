@@ -8,13 +8,9 @@ from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import (
     QFrame,
-    QGridLayout,
-    QHBoxLayout,
     QInputDialog,
     QLabel,
     QMenu,
-    QPushButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -24,8 +20,10 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.queue.key_button import KeyButton
 from rs4d_qgis.review.queue.many import decide_on_many, set_class_of_many
 from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
 
@@ -44,24 +42,16 @@ class DecideBox(QWidget):
         self._what.setObjectName("review_object")
         self._what.setWordWrap(True)
         self._what.setMinimumWidth(1)  # else a long word widens the panel
-        self._buttons: dict[str, QPushButton] = {}
-        grid = QGridLayout()
-        grid.setSpacing(4)
-        for place, (name, label, icon, default, run, tip, repeats) in enumerate(self._own_actions()):
-            button = QPushButton(QgsApplication.getThemeIcon(icon), label)
+        self._buttons: dict[str, KeyButton] = {}
+        for name, label, icon, default, run, tip, repeats in self._own_actions():
+            button = KeyButton(QgsApplication.getThemeIcon(icon), label, tip)
             button.setObjectName(f"review_{name}")
-            button.setToolTip(tip)
-            button.setProperty("label", label)
-            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             button.clicked.connect(partial(self._guarded, run))
             desk.keys.add(name, label, default, partial(self._guarded, run), repeats)
-            grid.addWidget(button, place // 3, place % 3)
             self._buttons[name] = button
         self._named: list[str] | None = None
         self._name_class_keys()
         desk.keys.add("class_other", tr("Set another class..."), "0", partial(self._guarded, self._other_class))
-        self._many = QHBoxLayout()
         self._shown = self._menu_button("decide_shown", tr("All in the queue"), self._shown_ids)
         self._selected = self._menu_button("decide_selected", tr("Selected"), self._selected_ids)
         card = QFrame()
@@ -72,8 +62,8 @@ class DecideBox(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(card)
-        layout.addLayout(grid)
-        layout.addLayout(self._many)
+        layout.addWidget(ReflowGrid(list(self._buttons.values()), across=(3, 2)))
+        layout.addWidget(ReflowGrid([self._shown, self._selected], across=(2, 1)))
         desk.keys.changed.connect(self._show_keys)
         desk.current_changed.connect(self.refresh)
         desk.shown_changed.connect(self._name_class_keys)
@@ -153,7 +143,6 @@ class DecideBox(QWidget):
         button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         menu = QMenu(button)
         for status, label in (
             (ACCEPTED, tr("Accept...")),
@@ -166,7 +155,6 @@ class DecideBox(QWidget):
                 lambda _checked=False, status=status: decide_on_many(self, self._desk, ids(), status)
             )
         button.setMenu(menu)
-        self._many.addWidget(button)
         return button
 
     def _shown_ids(self) -> list[int]:
@@ -177,9 +165,7 @@ class DecideBox(QWidget):
 
     def _show_keys(self) -> None:
         for name, button in self._buttons.items():
-            key = self._desk.keys.shown(name)
-            label = button.property("label")
-            button.setText(tr("{}  [{}]").format(label, key) if key else label)
+            button.show_key(self._desk.keys.shown(name))
 
     def refresh(self, *_) -> None:
         """What is decided on may be another object, or others."""

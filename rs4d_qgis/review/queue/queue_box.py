@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qgis.core import QgsApplication
 from qgis.gui import QgsCollapsibleGroupBox, QgsDoubleSpinBox
-from qgis.PyQt.QtCore import pyqtSignal
+from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -45,6 +45,7 @@ class QueueBox(QWidget):
         self._order.setAccessibleName(tr("Order of the queue"))
         for order, label in _order_labels().items():
             self._order.addItem(label, order.value)
+        self._order.setItemData(0, tr("Scores near 0.5"), Qt.ItemDataRole.ToolTipRole)
         self._order.activated.connect(self._order_chosen)
         self.zoom = QToolButton()
         self.zoom.setObjectName("review_zoom")
@@ -134,7 +135,7 @@ class QueueBox(QWidget):
 
 def _order_labels() -> dict[Order, str]:
     return {
-        Order.UNCERTAIN: tr("Most uncertain first (score near 0.5)"),
+        Order.UNCERTAIN: tr("Most uncertain first"),
         Order.LOW_SCORE: tr("Lowest score first"),
         Order.HIGH_SCORE: tr("Highest score first"),
         Order.LARGE: tr("Largest first"),

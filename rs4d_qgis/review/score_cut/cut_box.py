@@ -8,7 +8,7 @@ from qgis.core import QgsApplication
 from qgis.gui import QgsCollapsibleGroupBox, QgsDoubleSpinBox
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
-from qgis.PyQt.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout
+from qgis.PyQt.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
@@ -16,6 +16,7 @@ from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.queue.many import decide_on_many
+from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.score_cut.cut_preview import CutPreview
 from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
@@ -45,7 +46,6 @@ class CutBox(QgsCollapsibleGroupBox):
         self._version = -1
         self._classes = QComboBox()
         self._classes.setObjectName("cut_class")
-        self._classes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._classes.setAccessibleName(tr("Class whose scores are shown and cut"))
         self._classes.activated.connect(self._class_chosen)
         self.value = QgsDoubleSpinBox()
@@ -72,15 +72,16 @@ class CutBox(QgsCollapsibleGroupBox):
         self._apply.setToolTip(tr("Rejects the pending objects that the cut hides, of all classes. One step of Undo."))
         self._apply.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._apply.clicked.connect(self.apply)
-        line = QHBoxLayout()
-        line.addWidget(self._classes, 1)
-        line.addWidget(self.value)
+        number = QWidget()
+        line = QHBoxLayout(number)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(self.value, 1)
         line.addWidget(self._reset)
         below = QHBoxLayout()
         below.addWidget(self._told, 1)
         below.addWidget(self._apply, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
-        layout.addLayout(line)
+        layout.addWidget(ReflowGrid([self._classes, number], across=(2, 1)))
         layout.addWidget(self.view)
         layout.addLayout(below)
         self._queue = QTimer(self)
