@@ -262,7 +262,7 @@ def _is_request(line):
     return not isinstance(message, dict) or "id" in message
 
 
-def test_requests_wait_in_line_but_hello_does_not(engine, large_scene, small_scene, untrained_model):
+def test_requests_wait_in_line_but_hello_does_not(engine, large_scene, small_scene, untrained_model, soon_s):
     running = engine.send("segment", {"scene": str(large_scene), "model": str(untrained_model)})
     waiting = engine.send("segment", {"scene": str(small_scene), "model": str(untrained_model)})
     given_up = engine.send("segment", {"scene": str(small_scene), "model": str(untrained_model)})
@@ -270,7 +270,7 @@ def test_requests_wait_in_line_but_hello_does_not(engine, large_scene, small_sce
     begun = time.monotonic()
     hello, before = engine.until(engine.send("hello"))
     assert "result" in hello
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < soon_s
     assert all("method" in message for message in before)
     engine.notify("cancel", {"id": given_up})
     answer, before = engine.until(given_up)
@@ -283,7 +283,7 @@ def test_requests_wait_in_line_but_hello_does_not(engine, large_scene, small_sce
     engine.notify("cancel", {"id": running})
     begun = time.monotonic()
     interrupted, before = engine.until(running)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < soon_s
     assert interrupted["result"]["interrupted"]
     assert 0 < interrupted["result"]["windows"] < interrupted["result"]["windows_total"]
     result, before = engine.until(waiting)
@@ -301,7 +301,7 @@ def test_too_many_requests_are_refused(engine, large_scene, untrained_model):
     assert [code_of(engine.until(request)[0]) for request in waiting] == [2] * MOST_WAITING
 
 
-def test_a_cancelled_run_keeps_and_tells_what_it_found(engine, tmp_path, large_scene, untrained_model):
+def test_a_cancelled_run_keeps_and_tells_what_it_found(engine, tmp_path, large_scene, untrained_model, soon_s):
     output = tmp_path / "result.gpkg"
     request = {"scene": str(large_scene), "model": str(untrained_model), "output": str(output)}
     running = engine.send("segment", request)
@@ -311,7 +311,7 @@ def test_a_cancelled_run_keeps_and_tells_what_it_found(engine, tmp_path, large_s
     begun = time.monotonic()
     engine.notify("cancel", {"id": running})
     answer, before = engine.until(running)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < soon_s
     layer = gpd.read_file(output, layer="instances")
     features = [feature for message in told(seen + before) for feature in message["features"]]
     assert len(layer) == answer["result"]["instances"] == len(features) > 0
@@ -339,7 +339,7 @@ def test_a_model_file_that_was_replaced_is_noticed(engine, tmp_path, small_scene
 # From here on, engines that end.
 
 
-def test_shutdown_is_answered_last_and_ends_the_process(large_scene, untrained_model):
+def test_shutdown_is_answered_last_and_ends_the_process(large_scene, untrained_model, soon_s):
     with Engine() as engine:
         running = engine.send("segment", {"scene": str(large_scene), "model": str(untrained_model)})
         engine.started(running)
@@ -348,25 +348,25 @@ def test_shutdown_is_answered_last_and_ends_the_process(large_scene, untrained_m
         assert answer["result"] == {}
         (interrupted,) = (message for message in before if message.get("id") == running)
         assert interrupted["result"]["interrupted"]
-        engine.ends_within(2)
-        assert time.monotonic() - begun < 2
+        engine.ends_within(soon_s)
+        assert time.monotonic() - begun < soon_s
         assert engine.process.returncode == 0
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_it_ends_when_stdin_closes(large_scene, untrained_model, busy):
+def test_it_ends_when_stdin_closes(large_scene, untrained_model, busy, soon_s):
     with Engine() as engine:
         if busy:
             engine.started(engine.send("segment", {"scene": str(large_scene), "model": str(untrained_model)}))
         else:
             engine.ask("hello")
         engine.process.stdin.close()
-        assert engine.ends_within(2.5) < 2
+        engine.ends_within(soon_s)
         assert engine.process.returncode == 0
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_it_ends_on_sigterm(large_scene, untrained_model, tmp_path, busy):
+def test_it_ends_on_sigterm(large_scene, untrained_model, tmp_path, busy, soon_s):
     with Engine() as engine:
         output = tmp_path / "result.gpkg"
         if busy:
@@ -375,7 +375,7 @@ def test_it_ends_on_sigterm(large_scene, untrained_model, tmp_path, busy):
         else:
             engine.ask("hello")
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.ends_within(2.5) < 2
+        engine.ends_within(soon_s)
         assert engine.process.returncode == 130
     if busy:
         assert len(gpd.read_file(output, layer="instances")) > 0
@@ -424,7 +424,7 @@ def test_it_ends_when_nobody_reads_its_answers_any_more():
             process.kill()
 
 
-def test_a_client_that_does_not_read_costs_no_memory_and_can_still_end_it(large_scene, untrained_model):
+def test_a_client_that_does_not_read_costs_no_memory_and_can_still_end_it(large_scene, untrained_model, soon_s):
     process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     with process:
         try:
@@ -442,10 +442,8 @@ def test_a_client_that_does_not_read_costs_no_memory_and_can_still_end_it(large_
                 time.sleep(0.002)
             assert sent > 100_000
             assert resident_mib(process.pid) < held + 120
-            begun = time.monotonic()
             process.stdout.close()
-            process.wait(5)
-            assert time.monotonic() - begun < 2
+            process.wait(soon_s)
         finally:
             process.kill()
 
@@ -501,15 +499,15 @@ methods.METHODS["export"] = stuck
 """
 
 
-def test_work_that_cannot_be_stopped_is_given_up(tmp_path):
+def test_work_that_cannot_be_stopped_is_given_up(tmp_path, soon_s):
     with Engine(engine_with(STUCK)) as engine:
         request = engine.send("export", {"layer": "a", "output": str(tmp_path / "out.gpkg")})
         engine.next()
         begun = time.monotonic()
         engine.notify("cancel", {"id": request})
         assert code_of(engine.until(request)[0]) == 3
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < soon_s
         assert len(list(tmp_path.iterdir())) == 2
         engine.process.stdin.close()
-        assert engine.ends_within(2.5) < 2
+        engine.ends_within(soon_s)
     assert list(tmp_path.iterdir()) == []

@@ -175,11 +175,11 @@ class CancelInTheMiddle(RunFeedback):
             self.cancel()
 
 
-def test_a_cancelled_run_answers_soon_and_keeps_what_it_found(utm_scene, segment, tmp_path):
+def test_a_cancelled_run_answers_soon_and_keeps_what_it_found(utm_scene, segment, tmp_path, soon_s):
     path, feedback, seen = tmp_path / "partial.gpkg", CancelInTheMiddle(), []
     feedback.runFinished.connect(seen.append)
     result = segment(str(utm_scene), feedback, OUTPUT=str(path), WINDOW=64, OVERLAP=32)
-    assert time.monotonic() - feedback.cancelled_at < 2.0
+    assert time.monotonic() - feedback.cancelled_at < soon_s
     assert seen[0]["interrupted"]
     assert 0 < seen[0]["windows"] < seen[0]["windows_total"]
     kept = QgsVectorLayer(str(path), "kept", "ogr")
