@@ -131,7 +131,8 @@ def _add_segment(commands: Any) -> None:
         metavar="OUT",
         required=True,
         help="the suffix picks the format: .gpkg, .geojson, .fgb, .parquet, or .json for COCO. "
-        "A .gpkg that exists gets a further run; any other file is replaced. A folder gets a .gpkg for each scene",
+        "A .gpkg that exists gets a further run; any other file is replaced. A folder gets a .gpkg for each scene. "
+        "A run that was broken off goes on when the same command is given again",
     )
     command.add_argument("--model", metavar="FILE", type=Path, help="model file (default: the one that comes along)")
     command.add_argument(

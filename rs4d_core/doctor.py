@@ -183,6 +183,7 @@ _NEEDED: tuple[tuple[Any, ...], ...] = (
 
 _OPTIONAL = (
     ("mamba_ssm", "cuda", "more speed on NVIDIA GPUs"),
+    ("distributed", "cluster", "sharing a scene out to several machines"),
     ("lightning_fabric", "train", "training"),
     ("transformers", "train", "counting the size of SAM"),
 )
