@@ -396,14 +396,16 @@ def test_a_layer_that_is_removed_leaves_an_empty_desk(dock, layer, qgis_canvas):
     QgsApplication.processEvents()
 
 
-def drawn(layer, item):
+def drawn(layer, item, around=4):
     """The pixels of one object."""
     settings = QgsMapSettings()
     settings.setLayers([layer])
     settings.setOutputSize(QSize(200, 200))
     settings.setDestinationCrs(layer.crs())
-    settings.setExtent(layer.getGeometry(item).boundingBox().buffered(4))
-    settings.setExpressionContext(QgsExpressionContext(QgsExpressionContextUtils.globalProjectLayerScopes(layer)))
+    settings.setExtent(layer.getGeometry(item).boundingBox().buffered(around))
+    context = QgsExpressionContext(QgsExpressionContextUtils.globalProjectLayerScopes(layer))
+    context.appendScope(QgsExpressionContextUtils.mapSettingsScope(settings))  # as a map does
+    settings.setExpressionContext(context)
     job = QgsMapRendererSequentialJob(settings)
     job.start()
     job.waitForFinished()
@@ -441,6 +443,13 @@ def test_accepted_objects_have_a_wider_outline_of_their_class_s_colour(dock, lay
     assert accepted > 2 * pending > 0
     dock.close()
     assert drawn(layer, 1)[color] == pending
+
+
+def test_the_wider_outline_hides_no_object_that_is_small_on_the_screen(dock, layer):
+    color = COLORS[layer.getFeature(1)["class"]]
+    pending = drawn(layer, 1, around=150)
+    dock.reviewed.decide([1], ACCEPTED)
+    assert drawn(layer, 1, around=150)[color] <= 1.5 * pending[color] > 0
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -20,6 +20,7 @@ from qgis.core import (
     QgsRenderContext,
     QgsRendererCategory,
     QgsRuleBasedRenderer,
+    QgsUnitTypes,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import Qt
@@ -37,8 +38,12 @@ _CUT = (
     f" AND \"status\" IS NOT '{ACCEPTED}'"
 )
 _REJECTED = f"\"status\" IS '{REJECTED}'"
-# The outline of what is accepted is so many times as wide.
-ACCEPTED_TIMES = 3
+# The outline of what is accepted is so many times as wide, but where it would hide a small object: it takes at most
+# this share of the side of a square of the object's area.
+_ACCEPTED_TIMES = 3
+_MOST_OF_OBJECT = 0.2
+# Units of widths that are the same on any map, by QGIS's names, in a millimetre.
+_IN_MM = {"MM": 1.0, "Point": 72 / 25.4, "Inch": 1 / 25.4, "Pixel": 96 / 25.4}
 # Fills let at least this much of the imagery through; what is to be judged is there.
 _MOST_OPAQUE = 0.35
 REJECTED_COLOR = "#b03030"
@@ -103,6 +108,12 @@ def review_renderer(layer: QgsVectorLayer) -> QgsFeatureRenderer | None:
     if own is not None:
         _let_through(own)
     return own
+
+
+def accepted_width(width: float, side: float) -> float:
+    """Of the outline of an accepted object, by its own width and the side of a square of the object's area, all as they
+    are on the screen, in one unit."""
+    return max(width, min(_ACCEPTED_TIMES * width, _MOST_OF_OBJECT * side))
 
 
 def set_cuts(layer: QgsVectorLayer, cuts: Mapping[str, float]) -> None:
@@ -182,8 +193,13 @@ def _mark_accepted(look: QgsFeatureRenderer) -> None:
             if layer.layerType() != "SimpleFill" or properties.isActive(STROKE_WIDTH):
                 continue
             width = layer.strokeWidth()
-            wider = f"if(\"status\" IS '{ACCEPTED}', {ACCEPTED_TIMES * width}, {width})"
-            layer.setDataDefinedProperty(STROKE_WIDTH, QgsProperty.fromExpression(wider))
+            wider = accepted = _ACCEPTED_TIMES * width
+            unit = QgsUnitTypes.encodeUnit(layer.strokeWidthUnit())
+            if unit in _IN_MM:
+                side = f'{1000 * _IN_MM[unit]} * sqrt("area_m2") / @map_scale'
+                accepted = f"max({width}, min({wider}, coalesce({_MOST_OF_OBJECT} * {side}, {wider})))"
+            marked = f"if(\"status\" IS '{ACCEPTED}', {accepted}, {width})"
+            layer.setDataDefinedProperty(STROKE_WIDTH, QgsProperty.fromExpression(marked))
 
 
 def _rejected_symbol() -> QgsFillSymbol:

@@ -6,6 +6,7 @@ and hundredth of the score are one path, which Qt paints at once. A cut leaves p
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -63,11 +64,13 @@ class _Batch(NamedTuple):
         paints: one after the other.
         class_name: None for what no cut takes away.
         least: no score in here is lower, and none reaches the next hundredth.
+        side_m: of accepted objects, of squares of about their area, a power of two; else None.
     """
 
     paints: tuple[_Paint, ...]
     class_name: str | None
     least: float
+    side_m: float | None
 
 
 class DraftShapes(QObject):
@@ -132,6 +135,8 @@ class DraftShapes(QObject):
         Args:
             to_pixels: from the map's CRS.
         """
+        settings = self._canvas.mapSettings()
+        px_per_m = settings.outputDpi() / 0.0254 / settings.scale()
         lines: dict[int, list[tuple[str, QPainterPath]]] = {}
         painter = QPainter(image)
         painter.setOpacity(self._reviewed.layer.opacity())
@@ -145,7 +150,10 @@ class DraftShapes(QObject):
                     painter.setBrush(QColor(paint.fill))
                     painter.drawPath(self._path(batch))
                 if paint.line:
-                    lines.setdefault(paint.width, []).append((paint.line, self._path(batch)))
+                    width = paint.width
+                    if batch.side_m is not None:
+                        width = round(look.accepted_width(width, batch.side_m * px_per_m))
+                    lines.setdefault(width, []).append((paint.line, self._path(batch)))
         painter.resetTransform()
         for width, outlines in sorted(lines.items()):
             drawn = _outlined(image.size(), to_pixels, outlines)
@@ -243,8 +251,6 @@ class DraftShapes(QObject):
                 if address not in known:
                     known[address] = _paints(symbol, context)
                 paints += known[address]
-            if item.status == ACCEPTED:
-                paints = tuple(paint._replace(width=look.ACCEPTED_TIMES * paint.width) for paint in paints)
         geometry = feature.geometry()
         if not paints or geometry.isEmpty():
             return
@@ -257,6 +263,7 @@ class DraftShapes(QObject):
             paints,
             item.class_name if is_cut else None,
             _CUTS[bisect_right(_CUTS, max(0.0, item.score)) - 1] if is_cut else 0.0,
+            _side(item.area_m2) if item.status == ACCEPTED else None,
         )
         ordered = geometry.forceRHR()  # holes go round the other way, which keeps them empty
         self._batch_of[item.id] = batch
@@ -289,6 +296,13 @@ def _paints(symbol: QgsSymbol, context: QgsRenderContext) -> tuple[_Paint, ...]:
         names = (_name(color, symbol.opacity()) for color in (fill, line))
         found.append(_Paint(*names, max(1, min(round(width), _WIDEST_PX))))
     return tuple(paint for paint in found if paint.fill or paint.line)
+
+
+def _side(area_m2: float | None) -> float:
+    """Of a square of about this area, in metres, a power of two; infinite where the area is not known."""
+    if area_m2 is None or not math.isfinite(area_m2):
+        return math.inf
+    return 2.0 ** round(math.log2(max(area_m2, 1e-6)) / 2)
 
 
 def _name(color: QColor | None, opacity: float) -> str:
