@@ -184,7 +184,6 @@ def test_model_files(capsys, tmp_path, results, small_scene, untrained_model, mo
     ("output", "message"),
     [
         ("nowhere/result.gpkg", "does not exist"),
-        (".", "format"),
         ("result", "format"),
         ("result.shp", "'.shp'"),
         ("folder.gpkg", "is a folder"),
