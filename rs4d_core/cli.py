@@ -167,7 +167,9 @@ def _add_evaluate(commands: Any) -> None:
     command = _command(commands, "evaluate", _evaluate, "Compare predicted polygons with a reference layer.")
     command.add_argument("predicted", metavar="PREDICTED", help="vector file, or FILE|layername=NAME")
     command.add_argument("reference", metavar="REFERENCE", help="vector file, or FILE|layername=NAME, in any CRS")
-    command.add_argument("--iou", type=float, default=0.5, help="overlap that a match asks for (default: 0.5)")
+    command.add_argument(
+        "--iou", metavar="I", type=float, default=0.5, help="overlap that a match asks for (default: 0.5)"
+    )
     command.add_argument("--class-field", metavar="F", help="class field of the reference (default: class)")
     command.add_argument("--errors", metavar="GPKG", type=Path, help="also write what is missed, false or badly shaped")
     _add_json(command)
@@ -176,9 +178,16 @@ def _add_evaluate(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     command = _command(commands, "export", _export, "Write a result layer in another format.")
     command.add_argument("layer", metavar="LAYER", help="GeoPackage that rs4d wrote")
-    command.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="its suffix picks the format")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="its suffix picks the format: .gpkg, .geojson, .fgb, .parquet, .shp, or .json for COCO",
+    )
     command.add_argument("--accepted", action="store_true", help="only what a review has accepted")
-    command.add_argument("--scene", metavar="SCENE", help="for COCO: the scene, where it is not at its recorded place")
+    command.add_argument("--scene", metavar="SCENE", help="for COCO and chips: the scene, where it has moved since")
     command.add_argument(
         "--chips",
         metavar="PX",
