@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -26,33 +25,14 @@ from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.layers.source import pixel_size_m
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.outcome.report_page import PICTURE_MM, draw_scale_bar, layout_of
-from rs4d_qgis.review.outcome.summary import Summary, summarize
+from rs4d_qgis.review.outcome.report_page import PICTURE_MM, ReportContent, draw_scale_bar, layout_of
+from rs4d_qgis.review.outcome.summary import summarize
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 
 _PICTURE_DPI = 220
 _LAYOUT_DPI = 300
 _ROOM_AROUND = 1.06
-
-
-@dataclass(frozen=True)
-class ReportContent:
-    """What a report tells, apart from its map.
-
-    Attributes:
-        title: the layer's name.
-        facts: pairs of what and which.
-        summary: of all objects.
-        colors: of classes, "#rrggbb".
-        footer: the last line of each page.
-    """
-
-    title: str
-    facts: list[tuple[str, str]]
-    summary: Summary
-    colors: dict[str, str]
-    footer: str
 
 
 class Report(QObject):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qgis.core import (
     QgsLayout,
@@ -31,12 +31,9 @@ from qgis.PyQt.QtGui import QColor, QFont, QImage, QPainter, QPen
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review.outcome.summary import SummaryRow
+from rs4d_qgis.review.outcome.summary import Summary, SummaryRow
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
-
-if TYPE_CHECKING:
-    from rs4d_qgis.review.outcome.report import ReportContent
 
 _PAGE_MM = (210.0, 297.0)
 _MARGIN_MM = 15.0
@@ -51,6 +48,25 @@ _MOST_M2 = 1e7
 _TEXT_PT = 9.0
 _COLUMNS_MM = (4.0, 37.0, 15.0, 15.0, 15.0, 15.0, 20.5, 20.5, 20.5)  # and the cells' margins
 _QUIET, _INK, _RULE = "#5a6068", "#202428", "#d5d9de"
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report tells, apart from its map.
+
+    Attributes:
+        title: the layer's name.
+        facts: pairs of what and which.
+        summary: of all objects.
+        colors: of classes, "#rrggbb".
+        footer: the last line of each page.
+    """
+
+    title: str
+    facts: list[tuple[str, str]]
+    summary: Summary
+    colors: dict[str, str]
+    footer: str
 
 
 def layout_of(project: QgsProject, content: ReportContent, picture: Path) -> QgsPrintLayout:
