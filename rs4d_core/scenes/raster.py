@@ -19,6 +19,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as PixelWindow
 
 from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.scenes import libtiff
 from rs4d_core.scenes.addresses import gdal_name, is_remote, network_options, shown, without_secrets
 
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -49,6 +50,8 @@ SIGNATURE_BLOCKS = 64
 SEARCHED_SIDE = 1024
 MOST_SEARCHED = 4096
 
+
+libtiff.silence()
 
 # What rasterio raises when GDAL fails: its own class where it looks at the error, GDAL's where it does not.
 GDAL_ERRORS = (RasterioIOError, CPLE_BaseError)
@@ -253,6 +256,8 @@ def _open(path: Path | str) -> DatasetReader:
     # os.path here and below: pathlib raises for names that are too long, and in folders that may not be entered.
     if is_local and not os.path.exists(name):
         raise SceneError(f"{name} does not exist: check the path of the scene")
+    if is_local and not (os.path.isfile(name) or os.path.isdir(name)):
+        raise SceneError(f"{name} is a pipe or a device: give a raster file")
     if is_local and os.path.isfile(name) and os.path.getsize(name) == 0:
         raise SceneError(f"{name} is empty (0 bytes): copy or download it again")
     try:

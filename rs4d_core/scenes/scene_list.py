@@ -74,15 +74,15 @@ def _named(given: Sequence[str]) -> Iterator[str]:
 
 def _read_list(path: Path) -> str:
     try:
-        size = os.path.getsize(path)
-        if size > MOST_LIST_BYTES:
-            raise SceneError(f"the list {path} has {size} bytes: give a text file with one name a line")
-        text = path.read_bytes().decode("utf-8-sig")
+        # Of a pipe, as a shell makes for @<(...), or of a device nobody knows beforehand how much comes.
+        with path.open("rb") as file:
+            content = file.read(MOST_LIST_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise SceneError(f"the list {path} cannot be read ({error.strerror}): check its path") from error
-    except UnicodeDecodeError:
+    except ValueError:  # not UTF-8, or no name of a file
         raise SceneError(f"{path} is no list of names: give a text file (UTF-8) with one name a line") from None
-    if "\0" in text:
+    if len(content) > MOST_LIST_BYTES or "\0" in text:
         raise SceneError(f"{path} is no list of names: give a text file (UTF-8) with one name a line")
     return text
 
