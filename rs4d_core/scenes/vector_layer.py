@@ -26,6 +26,9 @@ SCORE_FIELD = "score"
 STATUS_FIELD = "status"
 AREA_FIELD = "area_m2"
 RUN_FIELD = "run"
+EDITED_FIELD = "edited"
+# Each has one value.
+_SINGLE = {CLASS_FIELD, SCORE_FIELD, STATUS_FIELD, AREA_FIELD, RUN_FIELD, EDITED_FIELD}
 REJECTED = "rejected"
 _LAYER_NAME_MARK = "|layername="
 _PYOGRIO_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError)
@@ -116,9 +119,10 @@ def _polygons_only(source: str, path: Path, frame: gpd.GeoDataFrame) -> VectorLa
     notes = []
     if frame.active_geometry_name != "geometry":
         frame = frame.rename_geometry("geometry")
-    if CLASS_FIELD in frame:
-        # A class is one value; some formats have lists.
-        frame[CLASS_FIELD] = [value if pd.api.types.is_scalar(value) else str(value) for value in frame[CLASS_FIELD]]
+    for name in _SINGLE.intersection(frame.columns):
+        # Some formats have lists.
+        if not all(pd.api.types.is_scalar(value) for value in frame[name]):
+            frame[name] = [value if pd.api.types.is_scalar(value) else str(value) for value in frame[name]]
     geometries = shapely.force_2d(frame.geometry.to_numpy())
     kinds = shapely.get_type_id(geometries)
     polygonal = np.isin(kinds, (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))

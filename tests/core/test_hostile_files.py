@@ -198,6 +198,14 @@ def test_headers_that_claim_more_than_files_hold(tmp_path):
         Scene.open(path)
 
 
+def test_places_that_no_file_has_are_told_once(tmp_path, capfd):
+    path = tmp_path / "far.tif"
+    path.write_bytes(b"II\x2b\0\x08\0\0\0" + (1 << 61).to_bytes(8, "little") + bytes(1000))
+    with pytest.raises(SceneError, match="is damaged"):
+        Scene.open(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_blocks_that_no_memory_holds(tmp_path):
     path = sparse_scene(tmp_path / "block.tif", 40_000, 32_768, compress="zstd")
     with pytest.raises(SceneError, match="too large to be read"):
@@ -245,6 +253,17 @@ def test_large_outlines_that_cross_themselves_once_are_repaired():
     assert repair(outlines) == 1
     assert shapely.is_valid(outlines[0])
     assert outlines[0].area == pytest.approx(np.pi, rel=0.5)
+
+
+def test_outlines_of_very_many_points_become_geojson_in_time(tmp_path):
+    rng = np.random.default_rng(0)
+    turn, reach = np.sort(rng.random(20_000)) * 2 * np.pi, 1e-3 * (1 + rng.random(20_000) / 2)
+    star = Polygon(np.stack([reach * np.cos(turn), reach * np.sin(turn)], axis=1))
+    told = {"status": "pending", "edited": False, "area_m2": 1.0, "run": "r"}
+    export_layer(write_layer(tmp_path / "layer.geojson", mapping(star), **told), tmp_path / "out.geojson")
+    (written,) = gpd.read_file(tmp_path / "out.geojson").geometry
+    assert written.is_valid
+    assert written.area == pytest.approx(star.area)
 
 
 ODD_GEOMETRIES = [
