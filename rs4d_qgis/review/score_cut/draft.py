@@ -38,7 +38,8 @@ _CUTS = [step / 100 for step in range(101)]
 # Reading goes on between events, in slices that nobody feels.
 _SLICE_S = 0.008
 _MS_UNTIL_READ = 300
-_READ_AT_ONCE = 200
+_READ_TOGETHER = 50  # 1 to 2 ms
+_MOST_AT_ONCE = 200
 # Wider outlines than this are not, in a draft.
 _WIDEST_PX = 12
 # They take about 1 KB each.
@@ -120,7 +121,7 @@ class DraftShapes(QObject):
 
     def catch_up(self) -> bool:
         """Read at once what is still to be read, if that is little. Returns `ready`."""
-        if len(self._pending) <= _READ_AT_ONCE:
+        if len(self._pending) <= _MOST_AT_ONCE:
             self.read()
         return self.ready
 
@@ -219,7 +220,8 @@ class DraftShapes(QObject):
         paints: dict[int, tuple[_Paint, ...]] = {}
         end = time.perf_counter() + _SLICE_S
         while self._pending and time.perf_counter() < end:
-            ids, self._pending = self._pending[:_READ_AT_ONCE], self._pending[_READ_AT_ONCE:]
+            ids = self._pending[-_READ_TOGETHER:]
+            del self._pending[-_READ_TOGETHER:]
             self._forget(ids)
             for item, feature in self._reviewed.with_features(ids):
                 self._add(feature, item, context, to_map, paints)
