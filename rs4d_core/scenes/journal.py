@@ -13,27 +13,32 @@ recognised, and replaced by the same.
 import json
 import math
 import os
+import re
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import shapely
+
 from rs4d_core.errors import BusyError, OutputError
 from rs4d_core.scenes.detections import WindowDetections
+from rs4d_core.scenes.polygonize import Detection
 
 # The most that a crash can cost, of the time that a run takes. A commit takes some milliseconds.
 COMMIT_S = 2.0
 
 _VERSION = 1
 _TABLES = (
-    """CREATE TABLE IF NOT EXISTS runs (
+    """CREATE TABLE runs (
         id INTEGER PRIMARY KEY, scene TEXT NOT NULL, settings TEXT NOT NULL, run TEXT NOT NULL, time TEXT NOT NULL,
         window_px INTEGER NOT NULL, overlap_px INTEGER NOT NULL, seconds REAL NOT NULL, part TEXT)""",
-    """CREATE TABLE IF NOT EXISTS windows (
+    """CREATE TABLE windows (
         run INTEGER NOT NULL, window INTEGER NOT NULL, content BLOB NOT NULL, UNIQUE (run, window))""",
-    "CREATE TABLE IF NOT EXISTS written (run INTEGER NOT NULL, digest TEXT NOT NULL)",
+    "CREATE TABLE written (run INTEGER NOT NULL, digest TEXT NOT NULL)",
 )
 
 
@@ -88,6 +93,9 @@ class Journal:
         path = target.with_name(f".{target.name}.unfinished")
         if not os.path.isdir(path.parent):
             raise JournalUnavailable("there is no such folder")
+        with suppress(OSError):  # there is none, or the folder may not be entered
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise JournalUnavailable(f"{path.name} is no file of rs4d: remove it")
         try:
             while True:
                 database = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -116,20 +124,23 @@ class Journal:
             found = database.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, _VERSION):
                 raise JournalUnavailable(f"{path.name} is of another version of rs4d")
-            for statement in (*_TABLES, f"PRAGMA user_version = {_VERSION}", "COMMIT"):
+            # Before a table is looked into: a view or a trigger that somebody else has put there runs as it is read.
+            there = {sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            if there not in (set(), set(_TABLES)):
+                raise JournalUnavailable(f"{path.name} holds something else than runs: remove it")
+            for statement in (*(() if there else _TABLES), f"PRAGMA user_version = {_VERSION}", "COMMIT"):
                 database.execute(statement)
-        except sqlite3.DatabaseError as error:
-            if "not a database" in str(error) or "malformed" in str(error):
+            _unfinished(database)
+        except (sqlite3.DatabaseError, ValueError, TypeError, LookupError, RecursionError) as error:
+            is_damage = ("not a database", "malformed", "decode")
+            if not isinstance(error, sqlite3.Error) or any(word in str(error) for word in is_damage):
                 raise JournalUnavailable(f"{path.name} is damaged: remove it") from error
             raise
         return os.path.exists(path)
 
     def runs(self) -> list[Unfinished]:
         """The unfinished runs, the latest first."""
-        rows = self._database.execute(
-            "SELECT id, scene, settings, run, time, window_px, overlap_px, seconds FROM runs ORDER BY id DESC"
-        )
-        return [Unfinished(id, json.loads(scene), json.loads(settings), *rest) for id, scene, settings, *rest in rows]
+        return _unfinished(self._database)
 
     def begin(self, scene: dict, settings: dict, run: str, time: str, window_px: int, overlap_px: int) -> Unfinished:
         """A new run. Raises OutputError where it cannot be noted."""
@@ -151,8 +162,14 @@ class Journal:
             self._database.execute("COMMIT")
 
     def parts(self) -> list[str]:
-        """Names of the temporary files that runs which were killed have left beside the output."""
-        return [name for (name,) in self._database.execute("SELECT part FROM runs WHERE part IS NOT NULL")]
+        """Names of the temporary files that runs which were killed have left beside the output.
+
+        Only such as a `Replacement` of the output makes: what is named here gets removed.
+        """
+        output = self._path.name.removeprefix(".").removesuffix(".unfinished")
+        ours = re.compile(rf"\.{re.escape(Path(output).stem)}\.[a-z0-9_]+\.part")
+        rows = self._database.execute("SELECT part FROM runs WHERE typeof(part) = 'text'")
+        return [name for (name,) in rows if ours.fullmatch(name)]
 
     def windows(self, run: Unfinished) -> "WindowStore":
         """The windows of a run."""
@@ -213,13 +230,19 @@ class WindowStore:
         """Whether a window is here."""
         return bool(self._rows("SELECT 1 FROM windows WHERE run = ? AND window = ?", index))
 
-    def load(self, index: int) -> WindowDetections:
-        """What a window that is here shows. Raises OutputError where the journal is damaged."""
+    def load(self, index: int, classes: int) -> WindowDetections:
+        """What a window that is here shows, by a model of so many classes.
+
+        Raises OutputError where the journal is damaged.
+        """
         ((content,),) = self._rows("SELECT content FROM windows WHERE run = ? AND window = ?", index)
         try:
-            return WindowDetections.from_bytes(content)
-        except ValueError as error:
+            window = WindowDetections.from_bytes(content)
+            if window.index != index or not all(_may_be(found, classes) for found in window.detections):
+                raise ValueError("this was not found by the model in this window")
+        except (ValueError, TypeError) as error:
             raise OutputError(f"{self._path}, which keeps what is finished, is damaged: remove it") from error
+        return window
 
     def keep(self, window: WindowDetections) -> None:
         """Take a window. It is safe after the next `commit`. Raises OutputError where it cannot be kept."""
@@ -272,6 +295,29 @@ class WindowStore:
     def _rows(self, query: str, *values: int) -> list[tuple]:
         with _errors(self._path):
             return self._database.execute(query, (self._run.id, *values)).fetchall()
+
+
+def _unfinished(database: sqlite3.Connection) -> list[Unfinished]:
+    """The runs, the latest first. Raises ValueError, TypeError or LookupError for what no run has written."""
+    rows = database.execute(
+        "SELECT id, scene, settings, run, time, window_px, overlap_px, seconds FROM runs ORDER BY id DESC"
+    )
+    return [_run(*row) for row in rows]
+
+
+def _run(id: int, scene: str, settings: str, run: str, time: str, window: int, overlap: int, s: float) -> Unfinished:
+    read = Unfinished(id, json.loads(scene), json.loads(settings), run, time, window, overlap, s)
+    texts = (run, time, read.scene["path"])
+    if not (isinstance(read.settings, dict) and all(isinstance(text, str) for text in texts)):
+        raise TypeError("settings, run and time are of other kinds")
+    if not (isinstance(window, int) and isinstance(overlap, int) and 0 <= s < math.inf):
+        raise TypeError("windows and seconds are of other kinds")
+    return read
+
+
+def _may_be(found: Detection, classes: int) -> bool:
+    is_shape = found.geometry is not None and found.geometry.geom_type == "MultiPolygon"
+    return is_shape and shapely.is_valid(found.geometry) and 0 <= found.label < classes and math.isfinite(found.score)
 
 
 @contextmanager

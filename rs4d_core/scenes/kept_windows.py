@@ -16,6 +16,7 @@ class KeptWindows:
 
     Args:
         store: None where none can be kept.
+        classes: how many the model knows.
         cancelled: ends the iteration, also while it gives what was found before.
 
     Attributes:
@@ -24,12 +25,18 @@ class KeptWindows:
     """
 
     def __init__(
-        self, source: WindowSource, store: WindowStore | None, files: SceneFiles, cancelled: Callable[[], bool]
+        self,
+        source: WindowSource,
+        store: WindowStore | None,
+        classes: int,
+        files: SceneFiles,
+        cancelled: Callable[[], bool],
     ) -> None:
         self.replayed = 0
         self.interrupted = False
         self._source = source
         self._store = store
+        self._classes = classes
         self._files = files
         self._cancelled = cancelled
 
@@ -48,7 +55,7 @@ class KeptWindows:
                         self.interrupted = True
                         return
                     self.replayed += 1
-                    yield self._store.load(index)
+                    yield self._store.load(index, self._classes)
                     continue
                 window = next(found, None)
                 if window is None:

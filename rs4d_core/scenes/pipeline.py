@@ -163,7 +163,7 @@ def segment_scene(
         windows = plan(scene.width, scene.height, window_px, overlap_px)
         assembly = Assembly(scene, windows, predictor.classes, options.regularize)
         predicted = source(scene, windows, predictor, least_scores, cancelled)
-        shown = KeptWindows(predicted, resumption.store, files, cancelled)
+        shown = KeptWindows(predicted, resumption.store, len(predictor.classes), files, cancelled)
         counts = Counter({name: 0 for name, least in zip(predictor.classes, least_scores, strict=True) if least <= 1})
         done, pace = 0, Pace(predicted.batch)
         run = _record(resumption.run, scene, windows[0], overlap_px, predictor, options, least_scores)

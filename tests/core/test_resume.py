@@ -1,9 +1,10 @@
 """Runs that are broken off, and go on."""
 
 import os
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import geopandas as gpd
 import numpy as np
@@ -245,6 +246,73 @@ def test_a_journal_that_is_damaged_costs_no_more_than_itself(scene, tmp_path):
     result = segment_scene(scene, output, Company(), OPTIONS)
     assert any("cannot go on" in note and "damaged: remove it" in note for note in result.notes)
     assert features(output) == unbroken(scene, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "UPDATE runs SET scene = '[]'",
+        "UPDATE runs SET settings = x'ff', run = 5",
+        "UPDATE runs SET window_px = 'wide'",
+        f"UPDATE runs SET scene = '{'[' * 100_000}'",
+        "DROP TABLE runs; CREATE VIEW runs AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+        "SELECT id, '' scene, '' settings, '' run, '' time, 1 window_px, 1 overlap_px, 1 seconds, '' part FROM n",
+        "CREATE TRIGGER forgets AFTER INSERT ON windows BEGIN DELETE FROM windows; END",
+    ],
+)
+def test_a_journal_that_somebody_has_changed_is_told_from_ours(scene, tmp_path, attack):
+    output = tmp_path / "out.gpkg"
+    with suppress(Dies):
+        segment_scene(scene, output, Company(3), OPTIONS)
+    with closing(sqlite3.connect(tmp_path / ".out.gpkg.unfinished")) as database:
+        database.executescript(attack)
+    result = segment_scene(scene, output, Company(), OPTIONS)
+    assert any("cannot go on" in note and "remove it" in note for note in result.notes)
+    assert len(features(output)) > 0
+
+
+def test_a_journal_has_nothing_removed_but_what_a_run_has_left(scene, tmp_path):
+    output = tmp_path / "out.gpkg"
+    others = [tmp_path / name for name in ("out.txt", ".out.part", ".out.more.part.txt")]
+    left = tmp_path / ".out.k3_9.part.gpkg"
+    for file in (*others, left):
+        file.write_text("mine")
+    for part in ("", ".", "out", ".out.", ".out.more.part.txt", "../", ".out.k3_9.part"):
+        with suppress(Dies):
+            segment_scene(scene, output, Company(3), OPTIONS)
+        with closing(sqlite3.connect(tmp_path / ".out.gpkg.unfinished")) as database:
+            database.execute("UPDATE runs SET part = ?", (part,))
+            database.commit()
+        segment_scene(scene, output, Company(), OPTIONS)
+        assert scene.exists()
+        assert all(file.read_text() == "mine" for file in others)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", ["5", "'text'", "x''", "zeroblob(1000000)", "x'00' || substr(content, 2)"])
+def test_windows_of_a_journal_that_somebody_has_changed_are_refused(scene, tmp_path, content):
+    output = tmp_path / "out.gpkg"
+    with suppress(Dies):
+        segment_scene(scene, output, Company(3), OPTIONS)
+    with closing(sqlite3.connect(tmp_path / ".out.gpkg.unfinished")) as database:
+        database.execute(f"UPDATE windows SET content = CAST({content} AS BLOB) WHERE window = 1")
+        database.execute("UPDATE windows SET content = 'text' WHERE window = 0")
+        database.commit()
+    with pytest.raises(OutputError, match="damaged: remove it"):
+        segment_scene(scene, output, Company(), OPTIONS)
+    assert not output.exists()
+
+
+def test_links_and_folders_in_the_place_of_a_journal_stay_as_they_are(scene, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("")
+    journal = tmp_path / ".out.gpkg.unfinished"
+    for place in (lambda: journal.symlink_to(mine), journal.mkdir, lambda: os.mkfifo(journal)):
+        place()
+        result = segment_scene(scene, tmp_path / "out.gpkg", Company(), OPTIONS)
+        assert any("is no file of rs4d: remove it" in note for note in result.notes)
+        assert mine.read_text() == ""
+        journal.rmdir() if journal.is_dir() else journal.unlink()
 
 
 def test_the_same_result_is_not_written_twice_if_the_end_of_a_run_was_cut_off(scene, tmp_path, monkeypatch):
