@@ -186,12 +186,10 @@ def test_model_files(capsys, tmp_path, results, small_scene, untrained_model, mo
         ("nowhere/result.gpkg", "does not exist"),
         ("result", "format"),
         ("result.shp", "'.shp'"),
-        ("folder.gpkg", "is a folder"),
         ("text.gpkg", "is no GeoPackage"),
     ],
 )
 def test_outputs(capsys, tmp_path, small_scene, untrained_model, output, message):
-    (tmp_path / "folder.gpkg").mkdir()
     (tmp_path / "text.gpkg").write_text("something else")
     before = sorted(tmp_path.rglob("*"))
     assert message in said_of(capsys, "segment", small_scene, "-o", tmp_path / output, "--model", untrained_model)
