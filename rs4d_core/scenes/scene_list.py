@@ -69,7 +69,7 @@ def _named(given: Sequence[str]) -> Iterator[str]:
             raise SceneError(f"the list {path} names no scene: write one name a line")
         for line in named:
             # Names of GDAL's own, such as /vsizip/..., are absolute already.
-            yield line if is_remote(line) or "://" in line else os.path.join(path.parent, line)
+            yield line if is_remote(line) or "://" in line else os.path.join(os.path.dirname(path), line)
 
 
 def _read_list(path: Path) -> str:
@@ -97,7 +97,7 @@ def _images_in(folder: str, notes: list[str]) -> list[str]:
     indices = [entry.name for entry in entries if _is_a(entry, INDEX_SUFFIXES)]
     folders = sum(entry.is_dir() for entry in entries)
     if not images:
-        inside = f", but there are {counted(folders, 'folder')} in it: name those" if folders else ": name another"
+        inside = f", only {counted(folders, 'folder')}: name what holds the images" if folders else ": name another"
         if indices:
             inside = f", but {indices[0]}: name that file itself"
         raise SceneError(f"there is no image in the folder {folder}{inside}")

@@ -371,7 +371,7 @@ def test_what_is_not_a_scene_is_left_out_or_told(whole, tmp_path):
         plan_jobs([str(folder / "broken.tif"), str(whole)], str(tmp_path / "out.gpkg"))
     empty = tmp_path / "empty"
     (empty / "inner").mkdir(parents=True)
-    with pytest.raises(SceneError, match=r"no image in the folder .*1 folder in it: name those"):
+    with pytest.raises(SceneError, match=r"no image in the folder .*, only 1 folder: name what holds the images"):
         plan_jobs([str(empty)], str(tmp_path / "out.gpkg"))
 
 
