@@ -477,6 +477,8 @@ def _export(arguments: argparse.Namespace, _interruption: Interruption) -> int:
     result, more = _exported(arguments)
     for note in result.notes:
         _note(note)
+    if arguments.accepted and result.instances == 0:
+        _note("no instance of the layer is accepted yet: a review in QGIS accepts them")
     if arguments.json:
         _print_json({"output": str(result.output), "instances": result.instances, "by_class": result.by_class, **more})
     else:
