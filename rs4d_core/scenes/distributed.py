@@ -106,7 +106,11 @@ class ClusterWindows:
                     for seconds, notes, shown in results:
                         self.model_seconds += seconds
                         self.notes += [note for note in notes if note not in self.notes]
-                        yield from map(WindowDetections.from_bytes, shown)
+                        for one in shown:
+                            if self._cancelled():
+                                self.interrupted = True
+                                return
+                            yield WindowDetections.from_bytes(one)
         finally:
             # Dask drops what nobody refers to any more, and does not begin with what it has not begun with.
             tasks.clear()

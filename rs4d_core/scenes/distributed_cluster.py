@@ -2,18 +2,21 @@
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rs4d_core
 from rs4d_core.errors import ClusterError, DependencyError, OptionError, RS4DError
 from rs4d_core.installation import add_command
 from rs4d_core.scenes import distributed_worker
+from rs4d_core.sole_use import sole_use
 from rs4d_core.wording import counted, one_line
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 CONNECT_S = 8
 _LOCAL, _TLS = "local:", "tls://"
 _LOOPBACK = "127.0.0.1"
+_FOLDER, _LOCK = "rs4d-cluster-", "lock"
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def _scheduler(where: str) -> Iterator[Any]:
     count = _local_workers(where)
     # Nothing listens beyond this machine, and there is no dashboard.
     listen = {"host": _LOOPBACK, "protocol": "tcp://", "dashboard": False}
-    with tempfile.TemporaryDirectory(prefix="rs4d-cluster-") as folder, dask.config.set(_LOCAL_CONFIG):
+    with workers_folder() as folder, dask.config.set(_LOCAL_CONFIG):
         each = {
             **listen,
             "nthreads": _local_threads(count),
@@ -159,6 +163,19 @@ def _scheduler(where: str) -> Iterator[Any]:
                     with suppress(ProcessLookupError):
                         os.kill(nanny.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             cluster.close()
+
+
+@contextmanager
+def workers_folder() -> Iterator[str]:
+    """A temporary folder for what workers keep. Those of processes that were killed are removed first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        lock = left / _LOCK
+        with suppress(OSError, RS4DError):  # it is in use, or another user's
+            if lock.exists():
+                with sole_use(lock, f"{left} is in use"):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder, sole_use(Path(folder) / _LOCK, f"{folder} is in use"):
+        yield folder
 
 
 def _local_workers(where: str) -> int:

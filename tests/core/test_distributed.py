@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rs4d_core.errors import ClusterError, OptionError
 from rs4d_core.models.checkpoint import load_model
 from rs4d_core.scenes import distributed
 from rs4d_core.scenes.distributed import cluster_windows
-from rs4d_core.scenes.distributed_cluster import open_cluster
+from rs4d_core.scenes.distributed_cluster import open_cluster, workers_folder
 from rs4d_core.scenes.local_windows import LocalWindows
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 
@@ -198,21 +199,38 @@ def test_without_dask_it_is_said_what_to_install(scene, untrained_model, tmp_pat
     assert "[cluster]" in capfd.readouterr().err
 
 
-def test_workers_do_not_outlive_a_killed_client(scene, untrained_model, tmp_path):
+def test_workers_do_not_outlive_a_client_that_is_interrupted_or_killed(scene, untrained_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = [RS4D, "segment", scene, "-o", tmp_path / "out.gpkg", "--model", untrained_model, "--cluster", "local:1"]
-    with subprocess.Popen([*command, *LONG], stderr=subprocess.PIPE, text=True) as client:
-        assert "window" in client.stderr.readline()
-        children = psutil.Process(client.pid).children(recursive=True)
-        listening = [
-            connection.laddr.ip
-            for process in [psutil.Process(client.pid), *children]
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        client.kill()
-    assert listening
-    assert set(listening) == {"127.0.0.1"}
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with subprocess.Popen([*command, *LONG], stderr=subprocess.PIPE, text=True) as client:
+            before = [line := client.stderr.readline()]
+            while line and " of 170 windows" not in line:
+                before.append(line := client.stderr.readline())
+            children = psutil.Process(client.pid).children(recursive=True)
+            listening = [
+                connection.laddr.ip
+                for process in [psutil.Process(client.pid), *children]
+                for connection in process.net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            ]
+            client.send_signal(number)
+            said = client.stderr.read()
+        assert listening
+        assert set(listening) == {"127.0.0.1"}
+        assert psutil.wait_procs(children, timeout=30)[1] == []
+        left = list(tmp_path.glob("rs4d-cluster-*"))
+        if number == signal.SIGINT:
+            assert client.returncode == 130
+            assert "finished window" in said
+            assert left == []
+    assert "goes on with run" in before[0]
+    assert len(left) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with workers_folder() as folder:
+        assert list(tmp_path.glob("rs4d-cluster-*")) == [Path(folder)]
+        with workers_folder():
+            assert Path(folder).exists()
 
 
 def test_a_cluster_that_somebody_else_runs(scene, model, alone, untrained_model, tmp_path, monkeypatch):
