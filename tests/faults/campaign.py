@@ -13,6 +13,7 @@ one.
 
 import argparse
 import json
+import math
 import os
 import random
 import sqlite3
@@ -25,9 +26,14 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
+
 # Shares of the kills: of engines, of commands started from nothing, and of processes that may not even have begun with
 # their first window.
 ENGINES, COMMANDS, EARLY = 0.1, 0.1, 0.25
+
+# A process that is neither through nor killed after so long, hangs.
+PATIENCE_S = 600
 
 COMMAND = (sys.executable, "-m", "rs4d_core.cli")
 
@@ -90,8 +96,12 @@ def campaign(
 ) -> Outcome:
     """Runs a campaign in a folder that holds nothing.
 
+    Nothing may have been computed with torch in this process: its threads do not survive a fork, which then waits for
+    them for ever.
+
     Args:
-        longest_s: a process lives for no longer than this, from its start or its first window on.
+        longest_s: a process lives for no longer than this, from its start or its first window on: in seconds of the
+            processor, so that runs get on where the machine is busy.
         request: further parameters, as `segment` of the engine's protocol names them: `model`, `window_px`, `score`.
     """
     outcome, whole, broken = Outcome(), folder / "whole.gpkg", folder / "broken.gpkg"
@@ -109,14 +119,18 @@ def campaign(
         start = _engine if by_engine else _command if kind < ENGINES + COMMANDS else _Forked
         log = folder / "log"
         with start(scene, broken, request or {}, log) as process:
-            at = time.monotonic() + left_s
-            while process.poll() is None and time.monotonic() < at:
+            born, began_at, used_s = time.monotonic(), 0.0, 0.0
+            while process.poll() is None and used_s < began_at + left_s and not (by_engine and _finished(broken)):
                 if not early and b" window" not in log.read_bytes():
-                    at = time.monotonic() + left_s
+                    began_at = used_s
+                if time.monotonic() - born > PATIENCE_S:
+                    process.kill()
+                    raise RuntimeError(f"a run hangs: {log.read_text()}")
                 time.sleep(0.01)
+                used_s = _processor_seconds(process.pid)
             ended = process.poll() is not None
             process.kill()
-        if ended or (broken.exists() and not _journal(broken).exists()):  # an engine may have nothing left to do
+        if ended or _finished(broken):
             _compare(broken, wanted, outcome)
         else:
             outcome.kills += 1
@@ -132,6 +146,19 @@ def campaign(
 
 def _journal(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished")
+
+
+def _finished(output: Path) -> bool:
+    return output.exists() and not _journal(output).exists()
+
+
+def _processor_seconds(pid: int) -> float:
+    """That a process has computed for; infinite for one that is no more."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return math.inf
+    return times.user + times.system
 
 
 def _command(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
@@ -154,6 +181,10 @@ class _Forked:
         log.write_bytes(b"")
         self._process = get_context("fork").Process(target=self._run, args=(scene, output, request, log))
         self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -203,7 +234,9 @@ def start() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--side", type=int, default=1536, help="of the scene, pixels")
-    parser.add_argument("--longest", type=float, default=10.0, help="seconds until a process is killed, at most")
+    parser.add_argument(
+        "--longest", type=float, default=10.0, help="seconds of the processor until a process is killed, at most"
+    )
     parser.add_argument("--window", type=int, default=384, help="side of the windows, pixels")
     parser.add_argument("--model", type=Path, help="(default: the one that comes along)")
     parser.add_argument("--seed", type=int, default=1)
