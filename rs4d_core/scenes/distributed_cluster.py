@@ -181,7 +181,7 @@ def workers_folder() -> Iterator[str]:
 def _local_workers(where: str) -> int:
     text = where.removeprefix(_LOCAL)
     most = os.cpu_count() or 1
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
         raise OptionError(f"cluster {where!r}: give local:1 to local:{most}, processes on this machine")
     return int(text)
 
