@@ -175,7 +175,7 @@ def test_the_size_of_windows_is_not_left_to_the_memory_of_the_client(cluster, un
     [
         ("local:0", "give local:1 to local:"),
         ("local:two", "give local:1 to local:"),
-        ("local:" + "9" * 5000, "give local:1 to local:"),
+        ("local:" + "9" * 5000, "cluster 'local:999"),
         ("node7:8786", "give tcp://HOST:PORT of a Dask scheduler, or local:N"),
         ("tcp://127.0.0.1:9", "no Dask scheduler answers at tcp://127.0.0.1:9"),
         ("tls://127.0.0.1:9", "asks for certificates"),
