@@ -3,7 +3,8 @@
 #
 #   ./run.sh                    a generated scene: out/demo.gpkg and out/demo.png
 #   ./run.sh --qgis             opens QGIS, with a profile of its own in out/qgis, on that scene with the panel beside it
-#   ./run.sh SCENE [options]    your scene: out/<name>.gpkg and out/<name>.png; the options are those of `rs4d segment`.
+#   ./run.sh SCENE [options]    your scene, a file, a folder of tiles or an address: out/<name>.gpkg and out/<name>.png;
+#                               the options are those of `rs4d segment`.
 #                               A result of an earlier run in its place is replaced, and kept as out/<name>-earlier.gpkg.
 #                               With -o OUT the result goes there (a GeoPackage that exists is added to), and no picture
 #                               is drawn unless --picture asks for one.
@@ -65,8 +66,10 @@ fi
 
 defaults=()
 if [ "${1#-}" = "$1" ]; then
-  name=${1##*/}
-  [ -n "$name" ] || give_up "'$1' names no scene: ./run.sh SCENE takes the file of one"
+  place=${1%%\?*} # of an address, without what signs it
+  place=${place%/} # of a folder
+  name=${place##*/}
+  [ -n "$name" ] || give_up "'$1' names no scene: ./run.sh SCENE takes the file of one, or a folder of tiles"
   result=$root/out/${name%.*}
   defaults=(-o "$result.gpkg" --picture "$result.png")
   for argument in "$@"; do
