@@ -87,6 +87,11 @@ class Raster:
         self._distinct = list(dict.fromkeys(bands))
         self._common_dtype = np.result_type(*(np.dtype(self._dtype(band)) for band in self._distinct))
         self._palette = _palette(dataset, bands)
+        # Asked once: a raster may have 65 535 bands, and each read would ask all of them.
+        all_flags = dataset.mask_flag_enums
+        self._flags = [all_flags[band - 1] for band in self._distinct]
+        self._alpha = _alpha_bands(dataset)
+        self._pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
         self._network = network_options(_sources(dataset))
 
     @classmethod
@@ -225,13 +230,12 @@ class Raster:
     def _valid(self, planes: np.ndarray, window: PixelWindow) -> np.ndarray:
         dataset = self.dataset
         valid = np.ones(planes.shape[1:], dtype=bool)
-        flags = [dataset.mask_flag_enums[band - 1] for band in self._distinct]
-        if not any(MaskFlags.all_valid in flag for flag in flags):
-            shared = all(MaskFlags.per_dataset in flag for flag in flags)
+        if not any(MaskFlags.all_valid in flag for flag in self._flags):
+            shared = all(MaskFlags.per_dataset in flag for flag in self._flags)
             masks = dataset.read_masks(self._distinct[:1] if shared else self._distinct, window=window)
             valid = masks.any(axis=0)
         # GDAL lets a nodata value outrank the alpha band, which then hides nothing.
-        for band in _alpha_bands(dataset):
+        for band in self._alpha:
             valid &= dataset.read(band, window=window) > 0
         if planes.dtype.kind == "f":
             valid &= np.isfinite(planes).any(axis=0)
@@ -243,7 +247,7 @@ class Raster:
         dataset = self.dataset
         if dataset.block_shapes[0][1] < dataset.width:
             return {"GDAL_CACHEMAX": CACHE_BYTES}
-        line_bytes = dataset.width * sum(np.dtype(self._dtype(band)).itemsize for band in dataset.indexes)
+        line_bytes = dataset.width * self._pixel_bytes
         return {"GDAL_CACHEMAX": min(max(CACHE_BYTES, LINES_CACHED * line_bytes), LINE_CACHE_BYTES)}
 
     def _dtype(self, band: int) -> str:
