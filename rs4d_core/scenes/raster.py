@@ -31,6 +31,9 @@ CACHE_BYTES = 32 << 20
 LINE_CACHE_BYTES = 512 << 20
 LINES_CACHED = 1536
 
+# Each read looks at all bands, which takes rasterio 16 microseconds a band. Imaging spectrometers have hundreds.
+MOST_BANDS = 4096
+
 # A block is decoded as a whole. A file that was written in one compressed piece may pass; a picture of the sky may not.
 LARGEST_BLOCK_BYTES = 512 << 20
 # A TIFF lists where each of its blocks begins and how long it is: this many bytes a block, at least.
@@ -87,7 +90,7 @@ class Raster:
         self._distinct = list(dict.fromkeys(bands))
         self._common_dtype = np.result_type(*(np.dtype(self._dtype(band)) for band in self._distinct))
         self._palette = _palette(dataset, bands)
-        # Asked once: a raster may have 65 535 bands, and each read would ask all of them.
+        # Asked once, for all bands are asked each time.
         all_flags = dataset.mask_flag_enums
         self._flags = [all_flags[band - 1] for band in self._distinct]
         self._alpha = _alpha_bands(dataset)
@@ -308,6 +311,11 @@ def _check(dataset: DatasetReader, path: Path | str) -> None:
         if parts:
             raise SceneError(f"{path} holds {len(parts)} rasters: name the one to read, for example {parts[0]}")
         raise SceneError(f"{path} has no bands: give a raster with at least one")
+    if dataset.count > MOST_BANDS:
+        raise SceneError(
+            f"{path} has {dataset.count} bands, and up to {MOST_BANDS} can be read: write those to look at into a file "
+            "of their own, for example: gdal_translate -b 1 -b 2 -b 3 IN.tif OUT.tif"
+        )
     if dataset.width == 0 or dataset.height == 0:
         raise SceneError(f"{path} has no pixels ({dataset.width} x {dataset.height}): give another scene")
     complex_bands = [band for band, dtype in enumerate(dataset.dtypes, 1) if dtype.startswith("complex")]
