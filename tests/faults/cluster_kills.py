@@ -79,7 +79,9 @@ def campaign(scene: Path, folder: Path, kills: int, longest_s: float, rng: rando
                     outcome.workers += 1
                     rng.choice(workers).kill()
             code = client.wait()
-        unfinished = code == -signal.SIGKILL
+        # Dask gives a stretch of windows up whose workers died several times, which is then the campaign's own doing.
+        given_up = code == 2 and "give workers more memory" in log.read_text()
+        unfinished = code == -signal.SIGKILL or given_up
         if unfinished:
             continue
         if code == 0 and content(broken) == wanted and runs_in(broken) == 1:
