@@ -517,9 +517,9 @@ def command() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")
     code = main()
     sys.stderr.flush()
-    if code == INTERRUPTED:
-        # A prediction that was given up may still be computing. Leaving the usual way would wait for it, or pull the
-        # interpreter from under it.
+    if code != DONE:
+        # Where a run was broken off, a prediction may still be computing. Leaving the usual way would wait for it, or
+        # pull the interpreter from under it.
         os._exit(code)
     sys.exit(code)
 
