@@ -89,7 +89,7 @@ def polygons(path: Path) -> list[tuple]:
 
 def runs(path: Path) -> list[tuple]:
     with closing(sqlite3.connect(path)) as database:
-        return database.execute("SELECT run, scene, parameters FROM runs ORDER BY time, run").fetchall()
+        return database.execute("SELECT run, scene, parameters FROM runs ORDER BY scene").fetchall()
 
 
 @pytest.fixture(scope="module")

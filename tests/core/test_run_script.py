@@ -64,7 +64,7 @@ def test_an_output_of_ones_own_is_added_to(checkout, small_scene, untrained_mode
     assert gpd.read_file(mine, layer="instances")["run"].nunique() == 2
 
 
-@pytest.mark.parametrize("scene", ["", "folder/"])
+@pytest.mark.parametrize("scene", ["", "/"])
 def test_a_scene_without_a_name_is_refused(checkout, scene):
     done = run(checkout, scene)
     assert done.returncode == 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
+from sysconfig import get_path
 
 from packaging.requirements import Requirement
 
@@ -32,7 +33,8 @@ def test_all_that_is_installed_is_pinned():
             assert version.operator == "==", line
             if pin.marker is None or pin.marker.evaluate():
                 pins.setdefault(_normal(pin.name), set()).add(version.version)
-    for found in distributions():
+    # Of the environment itself: setuptools, once it is imported, adds the copies that it brings along to the path.
+    for found in distributions(path=[get_path("purelib"), get_path("platlib")]):
         name, version = _normal(found.metadata["Name"]), found.version.partition("+")[0]
         if name not in (OURS, "pip", "setuptools", "wheel"):
             assert pins.get(name) == {version}, (
