@@ -25,7 +25,7 @@ write_scene(generate_scene(seed=2_000_000_002, width=640, height=512, resolution
 
 @dataclass(frozen=True)
 class SegmentedScene:
-    """A generated scene, the result layer of the default model, and what the command said of it."""
+    """A generated scene, what the default model finds in it, doubtful things too, and what the command said of it."""
 
     scene: Path
     layer: Path
@@ -56,7 +56,8 @@ def segmented_scene(tmp_path_factory) -> SegmentedScene:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PROJ_"))}
     subprocess.run([ENGINE / "python", "-c", _GENERATE, scene], env=environment, check=True)
     done = subprocess.run(
-        [ENGINE / "rs4d", "segment", scene, "-o", layer, "--json"],
+        # A low score, so that there is enough to work on whatever model comes along.
+        [ENGINE / "rs4d", "segment", scene, "-o", layer, "--score", "0.4", "--json"],
         env=environment,
         check=True,
         stdout=subprocess.PIPE,
