@@ -178,7 +178,7 @@ def analyst(desk):
     key(desk, "m")
     layer.removeSelection()
     report["merged"] = [sorted(tank.id() for tank in tanks[:2]), layer.featureCount()]
-    ship = max((f for f in layer.getFeatures() if f["class"] == "ship"), key=lambda f: f.geometry().area())
+    ship = max((f for f in layer.getFeatures() if f["class"] == "ship"), key=lambda f: f["score"])
     layer.selectByIds([ship.id()])
     desk.canvas.zoomToFeatureExtent(ship.geometry().boundingBox().buffered(10))
     yield from settled(desk)

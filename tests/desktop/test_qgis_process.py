@@ -68,7 +68,7 @@ def same_as_command(qgis_process, scene: Path, folder: Path, parameters: dict, o
 
 
 def test_it_finds_what_the_command_finds(qgis_process, segmented_scene, tmp_path):
-    told = same_as_command(qgis_process, segmented_scene.scene, tmp_path, {}, [])
+    told = same_as_command(qgis_process, segmented_scene.scene, tmp_path, {"SCORE": 0.4}, ["--score", "0.4"])
     assert told["results"]["INSTANCES"] == segmented_scene.result["instances"]
 
 
