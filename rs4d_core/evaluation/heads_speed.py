@@ -15,7 +15,7 @@ from rs4d_core.models.checkpoint import LoadedModel, default_model_path, load_mo
 from rs4d_core.scenes.polygonize import polygonize
 from rs4d_core.scenes.windows import Window
 
-SIDES_PX = (384, 1024)
+SIDES_PX = (512, 1024)
 HEADS = ("rpn", "box", "mask")
 _RUNS = 15
 
