@@ -50,15 +50,57 @@ class View:
     order: tuple
     window: int
     claim: Claim
-    group: "_Group" = field(init=False)
+    group: "Group" = field(init=False)
 
 
 @dataclass(eq=False)
-class _Group:
+class Group:
+    """Views of one instance, and the pairs of them that agree. `closes`: the last step that can show any of it."""
+
     views: list[View]
     links: list[tuple[View, View]]
     closes: int
-    """Index of the last window that can show any of it."""
+
+
+class OpenGroups:
+    """The groups that may still grow, by the step at which they close: a window, or whatever else comes in turn."""
+
+    def __init__(self) -> None:
+        self._closing: dict[int, dict[Group, None]] = {}
+
+    def begin(self, view: View, closes: int) -> None:
+        """A group of one view."""
+        view.group = Group([view], [], closes)
+        self._keep(view.group)
+
+    def join(self, first: View, second: View) -> None:
+        """Makes one of the groups of two views that agree."""
+        into, other = first.group, second.group
+        if into is not other:
+            if len(into.views) < len(other.views):
+                into, other = other, into
+            for group in (into, other):
+                del self._closing[group.closes][group]
+            for view in other.views:
+                view.group = into
+            into.views += other.views
+            into.links += other.links
+            into.closes = max(into.closes, other.closes)
+            self._keep(into)
+        into.links.append((first, second))
+
+    def close(self, step: int) -> list[Group]:
+        """The groups that end with this step, which are let go."""
+        return list(self._closing.pop(step, {}))
+
+    def close_all(self) -> list[Group]:
+        """The groups that are left."""
+        left = [group for groups in self._closing.values() for group in groups]
+        self._closing.clear()
+        return left
+
+    def _keep(self, group: Group) -> None:
+        self._closing.setdefault(group.closes, {})[group] = None
 
 
 class SeamMerger:
@@ -82,7 +124,7 @@ class SeamMerger:
         self._scene_size = (scene_width, scene_height)
         self._columns, self._rows = np.array(windows.columns), np.array(windows.rows)
         self._views: dict[int, dict[View, None]] = {}
-        self._closing: dict[int, dict[_Group, None]] = {}
+        self._open = OpenGroups()
         self._cutter = OverlapCutter()
         self._last = len(windows) - 1
 
@@ -94,22 +136,20 @@ class SeamMerger:
         views = [self._view(window, index, detection) for index, detection in enumerate(detections)]
         if views:
             for first, second in self._same_instance(views, self._neighbouring_views(window)):
-                self._join(first, second)
+                self._open.join(first, second)
             self._views[window] = dict.fromkeys(views)
-        self._close(self._closing.pop(window, {}))
+        self._close(self._open.close(window))
         return self._final(window)
 
     def finish(self) -> list[MergedInstance]:
         """The instances that are left, as they are: after the last window, or where the run was broken off."""
-        self._close({group: None for groups in self._closing.values() for group in groups})
-        self._closing.clear()
+        self._close(self._open.close_all())
         return self._final(self._last)
 
     def _view(self, window: int, index: int, detection: Detection) -> View:
         claim = Claim(detection.geometry, detection.label)
         view = View(detection, (-detection.score, window, index), window, claim)
-        view.group = _Group([view], [], self._last_window_at(claim.bounds))
-        self._closing.setdefault(view.group.closes, {})[view.group] = None
+        self._open.begin(view, self._last_window_at(claim.bounds))
         self._cutter.announce(claim)
         return view
 
@@ -154,22 +194,7 @@ class SeamMerger:
         boxes = [self._windows[index].trusted_box(*self._scene_size) for index in indices]
         return np.array(boxes).reshape(-1, 4)
 
-    def _join(self, first: View, second: View) -> None:
-        into, other = first.group, second.group
-        if into is not other:
-            if len(into.views) < len(other.views):
-                into, other = other, into
-            for group in (into, other):
-                del self._closing[group.closes][group]
-            for view in other.views:
-                view.group = into
-            into.views += other.views
-            into.links += other.links
-            into.closes = max(into.closes, other.closes)
-            self._closing.setdefault(into.closes, {})[into] = None
-        into.links.append((first, second))
-
-    def _close(self, groups: dict[_Group, None]) -> None:
+    def _close(self, groups: list[Group]) -> None:
         """Turns groups into claims with their final outlines."""
         geometries, labels, scores, owners = [], [], [], []
         for group in groups:
@@ -178,7 +203,7 @@ class SeamMerger:
                 scores.append(score)
                 labels.append(group.views[0].detection.label)
                 owners.append(group)
-        claims: dict[_Group, list[Claim]] = {group: [] for group in groups}
+        claims: dict[Group, list[Claim]] = {group: [] for group in groups}
         if geometries:
             outlined = self._outlined(np.array(geometries, dtype=object), np.array(labels))
             for geometry, score, label, group in zip(outlined, scores, labels, owners, strict=True):

@@ -8,14 +8,14 @@ Instances come from top to bottom of a common frame. What is held is what a line
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from shapely import MultiPolygon
 
 from rs4d_core.scenes.areal import multipolygons
-from rs4d_core.scenes.merge import OUTLINE_MARGIN_PX, View, agree, instances_of
+from rs4d_core.scenes.merge import OUTLINE_MARGIN_PX, Group, OpenGroups, View, agree, instances_of
 from rs4d_core.scenes.overlaps import Claim, OverlapCutter
 from rs4d_core.scenes.polygonize import Detection
 
@@ -53,13 +53,6 @@ class Settled:
     untouched: bool
 
 
-@dataclass(eq=False)
-class _Group:
-    views: list[View] = field(default_factory=list)
-    links: list[tuple[View, View]] = field(default_factory=list)
-    closes: int = 0
-
-
 class SceneMerger:
     """Joins what several scenes show of the same ground.
 
@@ -81,7 +74,7 @@ class SceneMerger:
         self._cutter = OverlapCutter()
         self._cells: dict[tuple[int, int], dict[View, None]] = {}
         self._given: dict[View, SceneView] = {}
-        self._closing: dict[int, dict[_Group, None]] = {}
+        self._open = OpenGroups()
         # Of claims that may be decided against, without a word.
         self._origin: WeakKeyDictionary[Claim, tuple[SceneView, MultiPolygon | None]] = WeakKeyDictionary()
         self._step = -1
@@ -92,22 +85,20 @@ class SceneMerger:
         detection = given.detection
         claim = Claim(detection.geometry, detection.label)
         view = View(detection, (-detection.score, given.scene, self._step), given.scene, claim)
-        view.group = _Group([view], [], self._last_at(claim.bounds[3]))
-        self._closing.setdefault(view.group.closes, {})[view.group] = None
+        self._open.begin(view, self._last_at(claim.bounds[3]))
         self._cutter.announce(claim)
         for other in self._rivals(view):
             if self._agree(view, other):
-                self._join(view, other)
+                self._open.join(view, other)
         self._given[view] = given
         for cell in _cells(claim.bounds):
             self._cells.setdefault(cell, {})[view] = None
-        self._close(self._closing.pop(self._step, {}))
+        self._close(self._open.close(self._step))
         return self._settled(self._step)
 
     def finish(self) -> list[Settled]:
         """The instances that are left."""
-        self._close({group: None for groups in self._closing.values() for group in groups})
-        self._closing.clear()
+        self._close(self._open.close_all())
         return self._settled(len(self._tops))
 
     def _last_at(self, bottom: float) -> int:
@@ -131,20 +122,7 @@ class SceneMerger:
         seen = self._part_seen(other.window, first), self._part_seen(view.window, second)
         return bool(agree(*(np.array([part], dtype=object) for part in seen))[0])
 
-    def _join(self, first: View, second: View) -> None:
-        into, other = first.group, second.group
-        if into is not other:
-            for group in (into, other):
-                del self._closing[group.closes][group]
-            for view in other.views:
-                view.group = into
-            into.views += other.views
-            into.links += other.links
-            into.closes = max(into.closes, other.closes)
-            self._closing.setdefault(into.closes, {})[into] = None
-        into.links.append((first, second))
-
-    def _close(self, groups: dict[_Group, None]) -> None:
+    def _close(self, groups: list[Group]) -> None:
         for group in groups:
             claims = []
             for geometry, score in instances_of(group.views, group.links):

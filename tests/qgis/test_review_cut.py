@@ -25,13 +25,12 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtGui import QColor, QImage
-from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtXml import QDomDocument
+from review_dock import on_screen
 from review_layer import CLASSES, contents, opened, write_layer
 
 from rs4d_qgis.layers.results import style_result
 from rs4d_qgis.layers.statuses import REJECTED, STATUSES
-from rs4d_qgis.review.panel import ReviewDock
 from rs4d_qgis.review.queue.filters import Filters
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.score_cut import cut_preview
@@ -61,14 +60,8 @@ def layer(qgis_app, tmp_path, qgis_canvas):
 
 @pytest.fixture
 def dock(layer, qgis_iface, qgis_canvas):
-    dock = ReviewDock(qgis_iface)
-    dock.setFloating(True)
-    dock.show()
-    QTest.qWaitForWindowExposed(dock)
-    dock.review(layer)
-    yield dock
-    dock.tear_down()
-    dock.deleteLater()
+    with on_screen(layer, qgis_iface, qgis_canvas) as dock:
+        yield dock
 
 
 def hole_in(box):

@@ -19,12 +19,12 @@ from qgis.gui import QgsMapToolPan
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QPushButton, QToolButton
+from review_dock import on_screen
 from review_layer import contents, opened
 
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.review.edits.shape_tool import ShapeTool
-from rs4d_qgis.review.panel import ReviewDock
 
 TERMINATED = QgsTask.TaskStatus.Terminated
 
@@ -41,15 +41,8 @@ def layer(provider, segmented_scene, tmp_path):
 
 @pytest.fixture
 def dock(layer, qgis_iface, qgis_canvas):
-    qgis_canvas.setDestinationCrs(layer.crs())
-    dock = ReviewDock(qgis_iface)
-    dock.setFloating(True)
-    dock.show()
-    QTest.qWaitForWindowExposed(dock)
-    dock.review(layer)
-    yield dock
-    dock.tear_down()
-    dock.deleteLater()
+    with on_screen(layer, qgis_iface, qgis_canvas) as dock:
+        yield dock
 
 
 def button(dock, name):

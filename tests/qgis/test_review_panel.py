@@ -21,6 +21,7 @@ from qgis.PyQt.QtCore import QEvent, QPoint, QSize, Qt, QTimer
 from qgis.PyQt.QtGui import QColor, QKeyEvent
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QPushButton, QWidget
+from review_dock import on_screen
 from review_layer import contents, opened, statuses, write_layer
 
 from rs4d_qgis.layers.results import style_result
@@ -45,15 +46,8 @@ def layer(qgis_app, tmp_path):
 
 @pytest.fixture
 def dock(layer, qgis_iface, qgis_canvas):
-    qgis_canvas.setDestinationCrs(layer.crs())  # not that of another test
-    dock = ReviewDock(qgis_iface)
-    dock.setFloating(True)
-    dock.show()
-    QTest.qWaitForWindowExposed(dock)
-    dock.review(layer)
-    yield dock
-    dock.tear_down()
-    dock.deleteLater()
+    with on_screen(layer, qgis_iface, qgis_canvas) as dock:
+        yield dock
 
 
 def part(dock, name, kind=QWidget):
