@@ -12,6 +12,7 @@ from qgis.core import (
     QgsMapSettings,
     QgsPointXY,
     QgsProject,
+    QgsRectangle,
     QgsRuleBasedRenderer,
     QgsSettings,
     QgsSingleSymbolRenderer,
@@ -444,6 +445,24 @@ def test_the_wider_outline_hides_no_object_that_is_small_on_the_screen(dock, lay
     pending = drawn(layer, 1, around=150)
     dock.reviewed.decide([1], ACCEPTED)
     assert drawn(layer, 1, around=150)[color] <= 1.5 * pending[color] > 0
+
+
+def test_a_look_can_be_taken_off_just_as_maps_begin_to_draw_it(qgis_app):
+    layer = QgsVectorLayer("MultiPolygon?field=class:string&field=score:double&field=status:string", "none", "memory")
+    style_result(layer, COLORS)
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setOutputSize(QSize(50, 50))
+    settings.setExtent(QgsRectangle(0, 0, 50, 50))
+    for _ in range(800):  # QGIS crashed within some hundreds of times
+        look.put_on(layer)
+        jobs = [QgsMapRendererSequentialJob(settings) for _ in range(2)]
+        for job in jobs:
+            job.start()
+        look.take_off(layer)
+        for job in jobs:
+            job.waitForFinished()
+    assert look.own_renderer(layer) is None
 
 
 @pytest.mark.parametrize("fails", [False, True])

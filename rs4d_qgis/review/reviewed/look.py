@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
@@ -67,9 +68,12 @@ def class_colors(layer: QgsVectorLayer) -> dict[str, str]:
 
 
 def put_on(layer: QgsVectorLayer) -> None:
-    """Give a layer the look of a review. One that has it keeps it: of a project that was saved in a review."""
+    """Give a layer the look of a review, anew where it has it: of a project that was saved in a review."""
     if _has_it(layer):
-        return
+        own = own_renderer(layer)
+        if own is None:
+            return
+        layer.setRenderer(own)
     document = QDomDocument()
     document.appendChild(layer.renderer().save(document, QgsReadWriteContext()))
     layer.setCustomProperty(_OWN_LOOK, document.toString(-1))
@@ -199,7 +203,17 @@ def _mark_accepted(look: QgsFeatureRenderer) -> None:
                 side = f'{1000 * _IN_MM[unit]} * sqrt("area_m2") / @map_scale'
                 accepted = f"max({width}, min({wider}, coalesce({_MOST_OF_OBJECT} * {side}, {wider})))"
             marked = f"if(\"status\" IS '{ACCEPTED}', {accepted}, {width})"
-            layer.setDataDefinedProperty(STROKE_WIDTH, QgsProperty.fromExpression(marked))
+            layer.setDataDefinedProperty(STROKE_WIDTH, _property(marked))
+
+
+@cache
+def _property(expression: str) -> QgsProperty:
+    """A property for many symbols, which outlives them all.
+
+    A map that begins to draw takes its own copy of each expression, and lets go of the shared one before it has copied
+    it. Were that the last but one, QGIS would crash when a look is taken off at that moment.
+    """
+    return QgsProperty.fromExpression(expression)
 
 
 def _rejected_symbol() -> QgsFillSymbol:
