@@ -47,9 +47,10 @@ def _run() -> int:
     arguments = _arguments()
     # Imported after --help: torch takes seconds, and may be missing.
     from rs4d_core.distillation.loop import distil
-    from rs4d_core.distillation.recipe import read_distillation_recipe
+    from rs4d_core.distillation.recipe import DistillationRecipe
+    from rs4d_core.runs.tables import read_settings
 
-    recipe = read_distillation_recipe(arguments.recipe, arguments.set)
+    recipe = read_settings(DistillationRecipe, arguments.recipe, arguments.set)
     folder = arguments.runs / (arguments.name or recipe.student.name)
     if arguments.ablation:
         return _ablate(arguments, recipe, folder)

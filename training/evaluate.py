@@ -32,9 +32,7 @@ from rs4d_core.errors import DatasetError, OptionError, OutputError
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, Comparison
 from rs4d_core.evaluation.page import Measurement, best_images, worst_images, write_page
 from rs4d_core.evaluation.predict_samples import predict_samples
-from rs4d_core.finetuning.data import fresh_scenes, open_data
-from rs4d_core.finetuning.measuring import measure_held_back, with_figures
-from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.finetuning.data import fresh_scenes
 from rs4d_core.models.checkpoint import LoadedModel, load_model, replace_card
 from rs4d_core.models.instances import Instances
 from rs4d_core.runs.command import exit_status
@@ -147,7 +145,13 @@ def _write_pictures(measurement: Measurement, comparison: Comparison, folder: Pa
 
 
 def _measure_recipe(arguments: argparse.Namespace, model: LoadedModel) -> int:
-    recipe = read_recipe(arguments.recipe)
+    # Imported here: recipes need a package of the training extra on Python 3.10, and nothing else here does.
+    from rs4d_core.finetuning.data import open_data
+    from rs4d_core.finetuning.measuring import measure_held_back, with_figures
+    from rs4d_core.finetuning.recipe import Recipe
+    from rs4d_core.runs.tables import read_settings
+
+    recipe = read_settings(Recipe, arguments.recipe)
     if recipe.model.classes != model.classes:
         raise OptionError(f"{arguments.model} has other classes than {arguments.recipe}: give the recipe of this model")
     data = open_data(recipe, arguments.data)

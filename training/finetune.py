@@ -16,9 +16,10 @@ def _run() -> int:
     arguments = run_options(__doc__, "paths", "model").parse_args()
     # Imported after --help: torch takes seconds, and may be missing.
     from rs4d_core.finetuning.loop import train
-    from rs4d_core.finetuning.recipe_file import read_recipe
+    from rs4d_core.finetuning.recipe import Recipe
+    from rs4d_core.runs.tables import read_settings
 
-    recipe = read_recipe(arguments.recipe, arguments.set)
+    recipe = read_settings(Recipe, arguments.recipe, arguments.set)
     result = train(recipe, arguments.data, arguments.runs / (arguments.name or recipe.model.name))
     if arguments.json and result.reports:
         paths = {name: getattr(result, name) for name in ("folder", "final", "best")}

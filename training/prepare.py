@@ -26,7 +26,6 @@ from rs4d_core.datasets.coco_import import CocoPart, CocoSource, prepare_coco
 from rs4d_core.datasets.mask_import import prepare_masks
 from rs4d_core.datasets.places import Split
 from rs4d_core.datasets.preparation import Description, Prepared
-from rs4d_core.datasets.scene_import import SceneSource, find_scenes, prepare_scenes
 from rs4d_core.errors import OptionError
 from rs4d_core.interruption import Interruption
 from rs4d_core.runs.command import exit_status
@@ -144,6 +143,9 @@ def _coco(arguments: argparse.Namespace) -> Prepared:
 
 
 def _raster(arguments: argparse.Namespace) -> Prepared:
+    # Imported here: what reads scenes imports torch, which takes seconds.
+    from rs4d_core.datasets.scene_import import SceneSource, find_scenes, prepare_scenes
+
     scenes = find_scenes(arguments.scenes)
     layers = arguments.layer * len(scenes) if len(arguments.layer) == 1 else arguments.layer
     source = SceneSource(

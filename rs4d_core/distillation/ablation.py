@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rs4d_core.distillation.loop import ENCODER_FILE, RESULT_FILE
-from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
+from rs4d_core.distillation.recipe import DistillationRecipe
 from rs4d_core.errors import OutputError, RunFailedError
 from rs4d_core.runs.folder import one_run_at_a_time
-from rs4d_core.runs.tables import to_toml
+from rs4d_core.runs.tables import read_settings, to_toml
 from rs4d_core.whole_file import write_whole
 
 _MASKING = {"constant": "uniform", "adaptive": "learned"}
@@ -88,7 +88,7 @@ def _run_cells(
     results: dict[str, dict] = {}
     for cell in cells:
         own = folder / cell.name
-        expected = read_distillation_recipe(recipe_path, [*overrides, *cell.overrides])
+        expected = read_settings(DistillationRecipe, recipe_path, [*overrides, *cell.overrides])
         if not _done(own, expected):
             settings = itertools.chain.from_iterable(("--set", entry) for entry in [*overrides, *cell.overrides])
             process = subprocess.Popen(

@@ -6,12 +6,10 @@ of its maps, to the folder that the command is started in.
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 from rs4d_core.models.config import PRESETS
 from rs4d_core.runs.settings import Optimization, Running, check, check_share
-from rs4d_core.runs.tables import read_settings
 
 SCHEDULES = ("adaptive", "constant")
 TEACHER_MAPS = ("heads", "last")
@@ -182,12 +180,3 @@ class DistillationRecipe:
 
     def __post_init__(self) -> None:
         check_share(self.optimization.batch, self.running.devices)
-
-
-def read_distillation_recipe(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> DistillationRecipe:
-    """Read a recipe and apply overrides such as `corruption.noise=30`.
-
-    Raises:
-        RecipeError: no such file, not TOML, an unknown key, or a value that cannot work.
-    """
-    return read_settings(DistillationRecipe, path, overrides)

@@ -1,6 +1,6 @@
 """What a training run is made of: frozen dataclasses that check themselves when they are built.
 
-`recipe_file.read_recipe` reads them from TOML. Paths of data in a recipe are relative to the data folder that the
+`runs.tables.read_settings` reads them from TOML. Paths of data in a recipe are relative to the data folder that the
 command line names, so that no recipe tells where a machine keeps its data. `model.start` and `model.encoder`, which are
 no data, are relative to the working folder.
 """

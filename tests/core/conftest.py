@@ -11,7 +11,8 @@ from hypothesis import settings
 from small_model import write_untrained_model
 
 from rs4d_core.datasets.synthetic import generate_scene, write_scene
-from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.finetuning.recipe import Recipe
+from rs4d_core.runs.tables import read_settings
 
 # The first example of a property may compile a kernel, and the machine may be busy: time decides nothing here.
 settings.register_profile("rs4d", deadline=None)
@@ -39,7 +40,7 @@ def small_scene(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def default_classes() -> tuple[str, ...]:
     """The classes of the default model."""
-    return read_recipe(ROOT / "training" / "recipes" / "tiny.toml").model.classes
+    return read_settings(Recipe, ROOT / "training" / "recipes" / "tiny.toml").model.classes
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_scene
 from rs4d_core.errors import CancelledError, LayerError, OptionError, OutputError
 from rs4d_core.finetuning.loop import train
-from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.finetuning.recipe import Recipe
+from rs4d_core.runs.tables import read_settings
 from rs4d_core.scenes.chip_export import export_chips
 from rs4d_core.scenes.reader import Scene
 from rs4d_core.scenes.windows import Window
@@ -190,7 +191,7 @@ def test_training_takes_the_folder_as_it_is(tmp_path, scene):
     }
     short = "optimization.batch=1", "optimization.steps=2", "optimization.warmup_steps=1"
     overrides = [*(f"datasets.squares.{name}={value}" for name, value in data.items()), *short]
-    result = train(read_recipe(recipe, overrides), tmp_path, tmp_path / "run")
+    result = train(read_settings(Recipe, recipe, overrides), tmp_path, tmp_path / "run")
     assert result.step == 2
     assert result.metrics["squares"]["images"] > 0
 

@@ -19,7 +19,7 @@ from rs4d_core.cli import main
 from rs4d_core.distillation.ablation import cells_of, run_ablation
 from rs4d_core.distillation.loop import distil
 from rs4d_core.distillation.map_cache import MapCache, map_key
-from rs4d_core.distillation.recipe import DistillationRecipe, read_distillation_recipe
+from rs4d_core.distillation.recipe import DistillationRecipe
 from rs4d_core.distillation.teacher import open_teacher
 from rs4d_core.distillation.views import find_images, read_view, views_of
 from rs4d_core.errors import DatasetError, ModelFileError, RecipeError, RunFailedError
@@ -28,6 +28,7 @@ from rs4d_core.models.config import preset
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
 from rs4d_core.models.segmenter import Segmenter
+from rs4d_core.runs.tables import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def recipe_of(data: Path, *overrides: str) -> DistillationRecipe:
-    return read_distillation_recipe(data / "recipe.toml", overrides)
+    return read_settings(DistillationRecipe, data / "recipe.toml", overrides)
 
 
 def losses_of(folder: Path) -> list[float]:

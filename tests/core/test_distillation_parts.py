@@ -16,11 +16,12 @@ from transformers import SamConfig, SamModel, SamVisionConfig, SamVisionModel
 
 from rs4d_core.distillation.corruption import Difficulty, TokenErrors, add_noise, choose_hidden, hide_tokens
 from rs4d_core.distillation.map_cache import MapCache
-from rs4d_core.distillation.recipe import SamChoice, SegmenterChoice, read_distillation_recipe
+from rs4d_core.distillation.recipe import DistillationRecipe, SamChoice, SegmenterChoice
 from rs4d_core.distillation.teacher import open_teacher
 from rs4d_core.distillation.views import ImageFile, View, find_images, read_view, split, views_of
 from rs4d_core.errors import DatasetError, ModelFileError, RecipeError
 from rs4d_core.models.checkpoint import load_model
+from rs4d_core.runs.tables import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "training" / "recipes"
@@ -307,7 +308,7 @@ def test_a_damaged_shard_is_removed_and_not_believed(tmp_path, damage):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("distill-*.toml")), ids=lambda path: path.stem)
 def test_the_shipped_recipes_are_sound(path):
-    assert read_distillation_recipe(path).optimization.warmup_steps > 0
+    assert read_settings(DistillationRecipe, path).optimization.warmup_steps > 0
 
 
 @pytest.mark.parametrize(
@@ -324,6 +325,6 @@ def test_the_shipped_recipes_are_sound(path):
 )
 def test_a_wrong_setting_of_a_distillation_is_named(override, message):
     with pytest.raises(RecipeError) as caught:
-        read_distillation_recipe(RECIPES / "distill-tiny.toml", [override])
+        read_settings(DistillationRecipe, RECIPES / "distill-tiny.toml", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

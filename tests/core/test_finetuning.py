@@ -19,13 +19,12 @@ from rs4d_core.errors import CheckpointError, DatasetError, DivergedError, Outpu
 from rs4d_core.finetuning.data import CocoSource, SyntheticSource, fresh_scenes, load_batches, open_data
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
-from rs4d_core.finetuning.recipe_file import read_recipe
 from rs4d_core.finetuning.splits import split
 from rs4d_core.models.checkpoint import load_model, read_card, save_model
 from rs4d_core.runs.checkpoint import checkpoints
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate
-from rs4d_core.runs.tables import differences, to_toml
+from rs4d_core.runs.tables import differences, read_settings, to_toml
 
 SHIPPED_RECIPE = ROOT / "training" / "recipes" / "tiny.toml"
 
@@ -38,19 +37,21 @@ def data(tmp_path_factory) -> Path:
 
 
 def recipe_of(data: Path, *overrides: str) -> Recipe:
-    return read_recipe(data / "squares.toml", overrides)
+    return read_settings(Recipe, data / "squares.toml", overrides)
 
 
 # The recipe
 
 
 def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
-    recipe = read_recipe(SHIPPED_RECIPE, ["optimization.lr=1e-5", "model.preset=small", "datasets.nwpu.weight=2"])
+    recipe = read_settings(
+        Recipe, SHIPPED_RECIPE, ["optimization.lr=1e-5", "model.preset=small", "datasets.nwpu.weight=2"]
+    )
     assert recipe.optimization.lr == 1e-5
     assert recipe.model.preset == "small"
     (tmp_path / "again.toml").write_text(to_toml(recipe))
-    assert read_recipe(tmp_path / "again.toml") == recipe
-    assert differences(read_recipe(SHIPPED_RECIPE), recipe) == [
+    assert read_settings(Recipe, tmp_path / "again.toml") == recipe
+    assert differences(read_settings(Recipe, SHIPPED_RECIPE), recipe) == [
         "datasets.nwpu.weight",
         "model.preset",
         "optimization.lr",
@@ -86,9 +87,9 @@ def test_a_wrong_setting_is_named(data, override, message):
 def test_a_missing_setting_and_a_missing_file_are_named(data, tmp_path):
     (tmp_path / "short.toml").write_text((FINETUNING + RUNNING).replace('licence = "generated"', ""))
     with pytest.raises(RecipeError, match=r'lacks the setting "datasets\.squares\.licence"'):
-        read_recipe(tmp_path / "short.toml")
+        read_settings(Recipe, tmp_path / "short.toml")
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*nowhere\.toml"):
-        read_recipe(tmp_path / "nowhere.toml")
+        read_settings(Recipe, tmp_path / "nowhere.toml")
 
 
 # Splits and data
@@ -226,7 +227,7 @@ def test_an_unreadable_image_is_one_clear_line(data, tmp_path):
 
 
 def test_held_back_scenes_are_the_same_for_a_seed():
-    classes = read_recipe(SHIPPED_RECIPE).model.classes
+    classes = read_settings(Recipe, SHIPPED_RECIPE).model.classes
     one, same, other = (fresh_scenes(1, seed, 64, (0.3, 0.5), classes)[0] for seed in (1, 1, 2))
     assert one.image == same.image
     assert one.image != other.image

@@ -21,7 +21,8 @@ from rs4d_core.datasets.places import Split, split_tiles
 from rs4d_core.datasets.preparation import Description
 from rs4d_core.errors import DatasetError
 from rs4d_core.finetuning.data import open_data
-from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.finetuning.recipe import Recipe
+from rs4d_core.runs.tables import read_settings
 
 SIDE = 40
 SQUARE = [4, 4, 20, 4, 20, 20, 4, 20]
@@ -380,7 +381,7 @@ def test_public_layouts_are_read_whole(data_folder, tmp_path, monkeypatch, capsy
     assert splits["val"]["objects"] > 0
     shipped = ROOT / "training" / "recipes" / f"{command[0]}-box.toml"
     if command[0] in CATALOG:
-        data = open_data(read_recipe(shipped), tmp_path)
+        data = open_data(read_settings(Recipe, shipped), tmp_path)
         assert {name: len(samples) for name, samples in data.held_back.items()} == {command[0]: splits["val"]["images"]}
 
 

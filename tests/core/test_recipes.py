@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from rs4d_core.datasets.catalog import CATALOG
-from rs4d_core.distillation.recipe import SamChoice, read_distillation_recipe
-from rs4d_core.finetuning.recipe_file import read_recipe
+from rs4d_core.distillation.recipe import DistillationRecipe, SamChoice
+from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.models.config import HEADS, preset
 from rs4d_core.models.encoder import Encoder
 from rs4d_core.models.segmenter import Segmenter
+from rs4d_core.runs.tables import read_settings
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "training" / "recipes").glob("*.toml"))
 DISTILLATIONS = [path for path in RECIPES if "[student]" in path.read_text(encoding="utf-8")]
@@ -23,7 +24,7 @@ def named(paths: list[Path]):
 
 @named(DISTILLATIONS)
 def test_a_distillation_has_a_student_that_can_be_built(path):
-    recipe = read_distillation_recipe(path)
+    recipe = read_settings(DistillationRecipe, path)
     with torch.device("meta"):
         encoder = Encoder(preset(recipe.student.preset, ("object",)).encoder)
     if isinstance(recipe.teacher, SamChoice):
@@ -33,7 +34,7 @@ def test_a_distillation_has_a_student_that_can_be_built(path):
 
 @named([path for path in RECIPES if path not in DISTILLATIONS])
 def test_a_fine_tuning_has_a_model_that_can_be_built(path):
-    recipe = read_recipe(path)
+    recipe = read_settings(Recipe, path)
     with torch.device("meta"):
         Segmenter(preset(recipe.model.preset, recipe.model.classes, recipe.model.head))
     assert any(data.held_back for data in recipe.datasets)
@@ -41,7 +42,7 @@ def test_a_fine_tuning_has_a_model_that_can_be_built(path):
 
 @named(PUBLIC)
 def test_a_public_data_set_is_read_as_it_is_prepared_and_trained_by_the_public_settings(path):
-    recipe, public = read_recipe(path), CATALOG[path.stem.split("-")[0]]
+    recipe, public = read_settings(Recipe, path), CATALOG[path.stem.split("-")[0]]
     (data,) = recipe.datasets
     assert recipe.model.classes == public.classes
     assert data.licence == public.licence
