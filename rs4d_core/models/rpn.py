@@ -103,7 +103,7 @@ class RPN(nn.Module):
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, most: int) -> Tensor:
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
         boxes_xyxy, scores, groups = boxes_xyxy[large], scores[large], groups[large]
-        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU)[:most]]
+        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU, most)]
 
     def losses(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]

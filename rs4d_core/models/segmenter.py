@@ -204,7 +204,7 @@ class Segmenter(nn.Module):
         score, box = scores[region, label], boxes_xyxy[region, label]
         large = ((box[:, 2:] - box[:, :2]) >= 1).all(1)
         score, box, label = score[large], box[large], label[large]
-        kept = batched_nms(box, score, label, self.config.nms_iou)[:most]
+        kept = batched_nms(box, score, label, self.config.nms_iou, most)
         if least_scores is not None:
             kept = kept[score[kept] >= least_scores.to(score.device)[label[kept]]]
         return box[kept], score[kept], label[kept]

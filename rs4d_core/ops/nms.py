@@ -25,7 +25,9 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return batched_nms(boxes_xyxy, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
 
 
-def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+def batched_nms(
+    boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, most: int | None = None
+) -> Tensor:
     """As `nms`, but boxes only remove boxes of their own group: a class, a pyramid level, an image.
 
     The groups are compared as such. (The usual trick, one `nms` after moving each group by the largest coordinate,
@@ -35,6 +37,7 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
         boxes_xyxy: `(K, 4)`. Compared in float32.
         scores: `(K,)`.
         groups: `(K,)` int64.
+        most: how many are wanted, the best of all groups; None for all.
 
     Returns:
         `(kept,)` int64 indices over all groups, best first, on the boxes' device.
@@ -52,11 +55,8 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
 
     # Boxes on a GPU are compared on the CPU too: a few thousand at most, whereas the walk from box to box is serial.
     order = scores.detach().cpu().argsort(descending=True, stable=True)
-    by_group = groups.detach().cpu()[order].argsort(stable=True)
-    grouped = order[by_group]
-    boxes = boxes_xyxy.detach().cpu().float()[grouped].contiguous()
-    alive = torch.empty(len(boxes), dtype=torch.bool)
-    suppress(boxes.numpy(), groups.detach().cpu().long()[grouped].numpy(), iou_threshold, alive.numpy())
-    kept = torch.empty_like(alive)
-    kept[by_group] = alive
-    return order[kept].to(boxes_xyxy.device)
+    boxes = boxes_xyxy.detach().cpu().float()[order]
+    groups = groups.detach().cpu().long()[order]
+    kept = torch.empty(len(order) if most is None else min(most, len(order)), dtype=torch.int64)
+    count = suppress(boxes.numpy(), groups.numpy(), iou_threshold, kept.numpy())
+    return order[kept[:count]].to(boxes_xyxy.device)

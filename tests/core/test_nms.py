@@ -47,8 +47,9 @@ def test_keeps_what_the_loop_keeps(rows, threshold, unit):
     scores, groups = table[:, 4] / 4, table[:, 5].astype(np.int64)
     tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
     assert nms(*tensors, threshold).tolist() == nms_loop(boxes, scores, np.zeros_like(groups), threshold)
-    found = batched_nms(*tensors, torch.from_numpy(groups), threshold)
-    assert found.tolist() == nms_loop(boxes, scores, groups, threshold)
+    wanted = nms_loop(boxes, scores, groups, threshold)
+    assert batched_nms(*tensors, torch.from_numpy(groups), threshold).tolist() == wanted
+    assert batched_nms(*tensors, torch.from_numpy(groups), threshold, most=3).tolist() == wanted[:3]
 
 
 def test_many_boxes_far_from_the_origin():
@@ -61,6 +62,26 @@ def test_many_boxes_far_from_the_origin():
     assert kept.tolist() == nms_loop(boxes.numpy(), scores.numpy(), groups.numpy(), 0.5)
     assert 0 < len(kept) < 400
     assert nms(boxes[kept], scores[kept], 1.0).tolist() == list(range(len(kept)))
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.6])
+def test_boxes_of_any_width_are_compared_with_all_that_they_overlap(threshold):
+    """Whoever looks for neighbours among the near ones must look far enough, whatever the widths."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.rand(500, 2, generator=generator) * torch.tensor([300.0, 20.0])
+    half = torch.exp(torch.rand(500, 1, generator=generator) * 5) * torch.tensor([1.0, 0.0]) + torch.tensor([0, 10.0])
+    boxes, scores = torch.cat([centre - half, centre + half], dim=1), torch.rand(500, generator=generator)
+    wanted = nms_loop(boxes.numpy(), scores.numpy(), np.zeros(500), threshold)
+    assert nms(boxes, scores, threshold).tolist() == wanted
+    assert 10 < len(wanted) < 400
+
+
+def test_boxes_that_are_not_finite_remove_nothing_and_are_not_removed():
+    far = float("inf")
+    odd = torch.tensor([[-far, 0, far, 9], [0, -far, 9, far], [float("nan"), 0, 9, 9], [9, 9, far, far], [5, 5, 0, 0]])
+    boxes = torch.cat([odd, torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]]), odd])
+    kept = nms(boxes, torch.arange(12.0, 0, -1), 0.5).tolist()
+    assert kept == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
 
 
 def test_the_lower_index_wins_a_tie():
