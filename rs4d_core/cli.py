@@ -26,7 +26,7 @@ from rs4d_core.wording import counted, one_line, visible
 
 if TYPE_CHECKING:
     from rs4d_core.models.checkpoint import LoadedModel
-    from rs4d_core.scenes.layer_file import WrittenLayer
+    from rs4d_core.scenes.layers.layer_file import WrittenLayer
     from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, SegmentResult, WindowSourceMaker
     from rs4d_core.scenes.writers import Feature
 
@@ -96,11 +96,11 @@ def _print_line(text: str) -> None:
 
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     from rs4d_core.console import ProgressReport
-    from rs4d_core.scenes.many_scenes import plan_jobs
-    from rs4d_core.scenes.picture import check_picture_path, write_picture
+    from rs4d_core.scenes.layers.picture import check_picture_path, write_picture
+    from rs4d_core.scenes.many.jobs import plan_jobs
+    from rs4d_core.scenes.many.runs import segment_jobs
     from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-    from rs4d_core.scenes.reader import Scene
-    from rs4d_core.scenes.scene_runs import segment_jobs
+    from rs4d_core.scenes.reading.scene import Scene
 
     jobs = plan_jobs(arguments.scene, arguments.output)
     if arguments.picture is not None:
@@ -200,14 +200,14 @@ def _predicting(
 ) -> Iterator[tuple["LoadedModel", "WindowSourceMaker"]]:
     """The model, and what predicts the windows with it: this process, or a cluster."""
     from rs4d_core.models.checkpoint import default_model_path, load_model
-    from rs4d_core.scenes.local_windows import LocalWindows
+    from rs4d_core.scenes.prediction.local_windows import LocalWindows
 
     path = arguments.model or default_model_path()
     if arguments.cluster is None:
         yield load_model(path, arguments.device), LocalWindows
         return
-    from rs4d_core.scenes.distributed import cluster_windows
-    from rs4d_core.scenes.distributed_cluster import open_cluster
+    from rs4d_core.scenes.cluster.cluster_windows import cluster_windows
+    from rs4d_core.scenes.cluster.dask_cluster import open_cluster
 
     model = load_model(path, "cpu")
     with open_cluster(arguments.cluster, arguments.device) as cluster:
@@ -342,12 +342,12 @@ def _export(arguments: argparse.Namespace, _interruption: Interruption) -> int:
 def _exported(arguments: argparse.Namespace) -> tuple["WrittenLayer", dict[str, int]]:
     layer, output = arguments.layer, arguments.output
     if arguments.chips is None:
-        from rs4d_core.scenes.export import export_layer
+        from rs4d_core.scenes.layers.export import export_layer
 
         if arguments.resolution is not None:
             raise OptionError("--resolution is for chips: give --chips with it, or leave it out")
         return export_layer(layer, output, arguments.accepted, arguments.scene), {}
-    from rs4d_core.scenes.chip_export import export_chips
+    from rs4d_core.scenes.layers.chip_export import export_chips
 
     written = export_chips(layer, output, arguments.chips, arguments.resolution, arguments.accepted, arguments.scene)
     return written, {"chips": written.chips, "annotations": written.annotations}

@@ -7,7 +7,7 @@ import numpy as np
 
 from rs4d_core.datasets.findings import DROPPED, OBJECT, Finding
 from rs4d_core.errors import LayerError, OptionError
-from rs4d_core.scenes.vector_layer import CLASS_FIELD, REJECTED, STATUS_FIELD, read_vector_layer
+from rs4d_core.scenes.layers.vector_layer import CLASS_FIELD, REJECTED, STATUS_FIELD, read_vector_layer
 
 
 @dataclass(frozen=True, eq=False)

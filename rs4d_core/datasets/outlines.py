@@ -8,7 +8,7 @@ from pycocotools import mask as mask_utils
 from shapely import MultiPolygon
 
 from rs4d_core.datasets.sample import Annotation
-from rs4d_core.scenes.areal import multipolygons, repair
+from rs4d_core.scenes.polygons.areal import multipolygons, repair
 from rs4d_core.scenes.writers.coco import without_holes
 
 # COCO files hold hundredths of a pixel.

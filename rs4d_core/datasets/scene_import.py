@@ -21,9 +21,16 @@ from rs4d_core.datasets.preparation import Description, Labelled, Preparation, P
 from rs4d_core.datasets.sample import Annotation
 from rs4d_core.datasets.scene_plan import Ground, Job, chip_name, plan_chips
 from rs4d_core.errors import LayerError, OptionError, SceneError
-from rs4d_core.scenes.chips import SMALLEST_CHIP_PX, Chip, ChipCutter, chip_geotiff, chip_windows, outlines_on_grid
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.layers.chips import (
+    SMALLEST_CHIP_PX,
+    Chip,
+    ChipCutter,
+    chip_geotiff,
+    chip_windows,
+    outlines_on_grid,
+)
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 from rs4d_core.wording import counted
 
 # A chip of which less than this share has data shows too little.

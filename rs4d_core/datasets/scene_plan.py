@@ -18,8 +18,8 @@ from pyproj import CRS, Transformer
 from rs4d_core.datasets.findings import DROPPED, IMAGE, Finding
 from rs4d_core.datasets.places import BLOCK_LENGTHS, Split, held_back_blocks
 from rs4d_core.errors import OptionError
-from rs4d_core.scenes.chips import SMALLEST_CHIP_PX, chip_windows
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.layers.chips import SMALLEST_CHIP_PX, chip_windows
+from rs4d_core.scenes.windows.plan import Window
 
 
 @dataclass(frozen=True, eq=False)

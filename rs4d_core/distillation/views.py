@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from rs4d_core.errors import DatasetError, RS4DError
 from rs4d_core.models.encoder import PATCH
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")

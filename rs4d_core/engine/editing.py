@@ -16,12 +16,12 @@ from rs4d_core.engine.job import Job
 from rs4d_core.engine.models import ModelCache
 from rs4d_core.errors import OptionError
 from rs4d_core.models.checkpoint import default_model_path
-from rs4d_core.scenes.areal import multipolygons
-from rs4d_core.scenes.ground import Ground
+from rs4d_core.scenes.layers.postprocess import PIXEL_M
+from rs4d_core.scenes.layers.reshape import Reshaper
 from rs4d_core.scenes.outline import OutlineOptions
-from rs4d_core.scenes.postprocess import PIXEL_M
-from rs4d_core.scenes.regularize import CURVED_CLASSES
-from rs4d_core.scenes.reshape import Reshaper
+from rs4d_core.scenes.polygons.areal import multipolygons
+from rs4d_core.scenes.polygons.ground import Ground
+from rs4d_core.scenes.polygons.regularize import CURVED_CLASSES
 
 _OUTLINE_OPTIONS = {field.name for field in dataclasses.fields(OutlineOptions)}
 

@@ -22,12 +22,12 @@ from rs4d_core.engine.protocol import PROTOCOL_VERSION
 from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import default_model_path
-from rs4d_core.scenes.area import Area
-from rs4d_core.scenes.chip_export import export_chips
-from rs4d_core.scenes.export import export_layer
-from rs4d_core.scenes.layer_file import WrittenLayer
+from rs4d_core.scenes.layers.chip_export import export_chips
+from rs4d_core.scenes.layers.export import export_layer
+from rs4d_core.scenes.layers.layer_file import WrittenLayer
+from rs4d_core.scenes.layers.postprocess import PostprocessOptions, postprocess_layer
 from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, segment_scene
-from rs4d_core.scenes.postprocess import PostprocessOptions, postprocess_layer
+from rs4d_core.scenes.reading.area import Area
 from rs4d_core.scenes.writers import Feature, RunRecord
 
 # So that a message stays small, and a client can draw while it reads.

@@ -21,7 +21,7 @@ from rs4d_core.engine.outbox import ANSWER_BYTES, Outbox
 from rs4d_core.engine.parameters import read_params
 from rs4d_core.engine.protocol import LONGEST_LINE, Notification, ProtocolError, Request
 from rs4d_core.errors import CancelledError, RS4DError
-from rs4d_core.scenes.worker import Worker
+from rs4d_core.scenes.prediction.worker import Worker
 
 ENDED, INTERRUPTED = 0, 130
 

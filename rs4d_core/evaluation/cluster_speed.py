@@ -16,15 +16,15 @@ import torch
 
 from rs4d_core.datasets.synthetic import write_large_scene
 from rs4d_core.models.checkpoint import LoadedModel, default_model_path, load_model
-from rs4d_core.scenes.detections import WindowDetections
-from rs4d_core.scenes.distributed import FETCHED, cluster_windows
-from rs4d_core.scenes.distributed_cluster import Cluster, open_cluster
-from rs4d_core.scenes.distributed_worker import hold
-from rs4d_core.scenes.local_windows import LocalWindows
+from rs4d_core.scenes.cluster.cluster_windows import FETCHED, cluster_windows
+from rs4d_core.scenes.cluster.dask_cluster import Cluster, open_cluster
+from rs4d_core.scenes.cluster.dask_worker import hold
+from rs4d_core.scenes.options import SegmentOptions
 from rs4d_core.scenes.pipeline import SegmentResult, WindowSourceMaker, segment_scene
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.segment_options import SegmentOptions
-from rs4d_core.scenes.windows import plan
+from rs4d_core.scenes.prediction.local_windows import LocalWindows
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.detections import WindowDetections
+from rs4d_core.scenes.windows.plan import plan
 
 _SIDE_PX = 4096
 _WARM_UP_PX = 1024

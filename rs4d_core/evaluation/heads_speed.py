@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rs4d_core.datasets.synthetic import generate_scene
 from rs4d_core.models.checkpoint import LoadedModel, default_model_path, load_model
-from rs4d_core.scenes.polygonize import polygonize
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.windows.plan import Window
+from rs4d_core.scenes.windows.polygonize import polygonize
 
 SIDES_PX = (512, 1024)
 HEADS = ("rpn", "box", "mask")

@@ -24,8 +24,7 @@ from rs4d_core.evaluation.layer_errors import KINDS, check_errors_path, find_mis
 from rs4d_core.evaluation.layer_matching import Matcher
 from rs4d_core.evaluation.score_curve import ScoreCurve, score_curve
 from rs4d_core.interruption import stop_if
-from rs4d_core.scenes.areal import repair
-from rs4d_core.scenes.vector_layer import (
+from rs4d_core.scenes.layers.vector_layer import (
     CLASS_FIELD,
     REJECTED,
     RUN_FIELD,
@@ -35,6 +34,7 @@ from rs4d_core.scenes.vector_layer import (
     crs_name,
     read_vector_layer,
 )
+from rs4d_core.scenes.polygons.areal import repair
 
 NO_CLASS = "(none)"
 

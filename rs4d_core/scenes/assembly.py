@@ -3,12 +3,12 @@
 import numpy as np
 import shapely
 
-from rs4d_core.scenes.areal import multipolygons, without_specks
-from rs4d_core.scenes.detections import WindowDetections
-from rs4d_core.scenes.merge import MergedInstance, Outline, SeamMerger
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.polygons.areal import multipolygons, without_specks
+from rs4d_core.scenes.polygons.regularize import CURVED_CLASSES, regularize
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.seams.between_windows import MergedInstance, Outline, SeamMerger
+from rs4d_core.scenes.windows.detections import WindowDetections
+from rs4d_core.scenes.windows.plan import Window
 from rs4d_core.scenes.writers import Feature
 
 # Outlines follow the mask to within this, in pixels of the model's grid: a third of a pixel is below what a mask knows,

@@ -24,15 +24,15 @@ from rs4d_core.models.checkpoint import LoadedModel
 from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.models.instances import Instances
 from rs4d_core.models.segmenter import Encoded
-from rs4d_core.scenes.areal import multipolygons, without_specks
 from rs4d_core.scenes.assembly import SIMPLIFY_PX, SPECK_SHARE
-from rs4d_core.scenes.georeference import OutsideSceneError, bounds_in_pixels
-from rs4d_core.scenes.ground import Ground
-from rs4d_core.scenes.polygonize import polygonize
-from rs4d_core.scenes.prediction import MODEL, out_of_memory, padded, too_large
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.regularize import CURVED_CLASSES, regularize
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.polygons.areal import multipolygons, without_specks
+from rs4d_core.scenes.polygons.ground import Ground
+from rs4d_core.scenes.polygons.regularize import CURVED_CLASSES, regularize
+from rs4d_core.scenes.prediction.predictor import MODEL, out_of_memory, padded, too_large
+from rs4d_core.scenes.reading.georeference import OutsideSceneError, bounds_in_pixels
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
+from rs4d_core.scenes.windows.polygonize import polygonize
 
 # What encoded windows may hold, in bytes: 50 of the default model's, two of the base model's of 1024 pixels.
 MOST_BYTES = 256 << 20

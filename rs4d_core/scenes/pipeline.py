@@ -16,19 +16,19 @@ import numpy as np
 
 from rs4d_core.errors import CancelledError
 from rs4d_core.peak_memory import peak_rss_mb
-from rs4d_core.scenes.addresses import shown as shown_name
 from rs4d_core.scenes.assembly import Assembly
-from rs4d_core.scenes.detections import WindowSource
-from rs4d_core.scenes.kept_windows import KeptWindows
-from rs4d_core.scenes.local_windows import LocalWindows
-from rs4d_core.scenes.not_read import NotRead
-from rs4d_core.scenes.pace import Pace
-from rs4d_core.scenes.prediction import Predictor
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.resumption import Resumption
-from rs4d_core.scenes.scene_files import SceneFiles
-from rs4d_core.scenes.segment_options import SegmentOptions
-from rs4d_core.scenes.windows import Window, plan
+from rs4d_core.scenes.options import SegmentOptions
+from rs4d_core.scenes.prediction.local_windows import LocalWindows
+from rs4d_core.scenes.prediction.pace import Pace
+from rs4d_core.scenes.prediction.predictor import Predictor
+from rs4d_core.scenes.reading.addresses import shown as shown_name
+from rs4d_core.scenes.reading.files import SceneFiles
+from rs4d_core.scenes.reading.not_read import NotRead
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.resuming.kept_windows import KeptWindows
+from rs4d_core.scenes.resuming.resumption import Resumption
+from rs4d_core.scenes.windows.detections import WindowSource
+from rs4d_core.scenes.windows.plan import Window, plan
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 from rs4d_core.wording import counted
 

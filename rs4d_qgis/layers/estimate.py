@@ -1,6 +1,6 @@
 """How the engine will read a raster, told before it does: the same rules as its own, without it. Pure.
 
-The rules are in `rs4d_core/scenes/resolution.py` and `windows.py`; a test compares.
+The rules are in `rs4d_core/scenes/reading/resolution.py` and `rs4d_core/scenes/windows/plan.py`; a test compares.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from affine import Affine
 
 from rs4d_core.models.instances import Instances, MaskPatch
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.windows.plan import Window
 
 SUBPIXELS = 4
 

@@ -17,10 +17,10 @@ from shapely import affinity, box
 
 from rs4d_core.errors import OptionError
 from rs4d_core.models.instances import MaskPatch
-from rs4d_core.scenes.area import Area, AreaMask
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.reading.area import Area, AreaMask
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -4,7 +4,7 @@ import numpy as np
 import shapely
 from shapely import MultiPolygon, box
 
-from rs4d_core.scenes.areal import multipolygons, without_specks
+from rs4d_core.scenes.polygons.areal import multipolygons, without_specks
 
 
 def test_lines_points_and_slivers_go_and_knots_are_untied():

@@ -20,9 +20,9 @@ from rs4d_core.errors import CancelledError, LayerError, OptionError, OutputErro
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.runs.tables import read_settings
-from rs4d_core.scenes.chip_export import export_chips
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.layers.chip_export import export_chips
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 
 UTM = "EPSG:32631"

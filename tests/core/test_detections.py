@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import MultiPolygon, box
 
-from rs4d_core.scenes.detections import WindowDetections
-from rs4d_core.scenes.local_windows import LocalWindows
-from rs4d_core.scenes.polygonize import Detection
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import plan
+from rs4d_core.scenes.prediction.local_windows import LocalWindows
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.detections import WindowDetections
+from rs4d_core.scenes.windows.plan import plan
+from rs4d_core.scenes.windows.polygonize import Detection
 
 places = st.floats(-1e7, 1e7)
 detections = st.builds(

@@ -18,7 +18,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_scene
 from rs4d_core.errors import LayerError, OptionError, OutputError, SceneError
-from rs4d_core.scenes.export import export_layer
+from rs4d_core.scenes.layers.export import export_layer
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 from rs4d_core.scenes.writers.shapefile import short_names
 

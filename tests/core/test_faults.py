@@ -12,8 +12,8 @@ from test_pipeline import PLACE, SHAPES, UTM, assert_found, in_pixels, paint_sha
 
 from rs4d_core.errors import OptionError, SceneError
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 
 BLOCK = 64
 

@@ -30,12 +30,12 @@ from rs4d_core.errors import DatasetError, LayerError, ModelFileError, RS4DError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
 from rs4d_core.models.checkpoint import load_model, read_card
 from rs4d_core.models.encoder_file import ENCODER_CARD_KEY, EncoderCard
-from rs4d_core.scenes.areal import repair
-from rs4d_core.scenes.export import export_layer
-from rs4d_core.scenes.layer_file import write_layer as write_layer_file
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.vector_layer import read_vector_layer
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.layers.export import export_layer
+from rs4d_core.scenes.layers.layer_file import write_layer as write_layer_file
+from rs4d_core.scenes.layers.vector_layer import read_vector_layer
+from rs4d_core.scenes.polygons.areal import repair
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 from rs4d_core.scenes.writers.geopackage import RUN_FIELDS
 from rs4d_core.wording import file_stem, is_name, one_line, visible
 

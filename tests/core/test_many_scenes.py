@@ -19,14 +19,14 @@ from shapely import affinity, box
 
 from rs4d_core.cli import main
 from rs4d_core.errors import CancelledError, OptionError, SceneError
-from rs4d_core.scenes.many_scenes import plan_jobs
-from rs4d_core.scenes.mosaic import mosaics
+from rs4d_core.scenes.many.jobs import plan_jobs
+from rs4d_core.scenes.many.mosaic import mosaics
+from rs4d_core.scenes.many.runs import ScenesResult, segment_jobs
+from rs4d_core.scenes.many.scene_list import list_scenes
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.scene_header import read_header
-from rs4d_core.scenes.scene_list import list_scenes
-from rs4d_core.scenes.scene_runs import ScenesResult, segment_jobs
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.reading.header import read_header
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

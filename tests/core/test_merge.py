@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from perfect import cover, views
 from shapely import MultiPolygon, Polygon, affinity, box
 
-from rs4d_core.scenes.merge import MergedInstance, SeamMerger
-from rs4d_core.scenes.polygonize import Detection, polygonize
-from rs4d_core.scenes.windows import Window, plan
+from rs4d_core.scenes.seams.between_windows import MergedInstance, SeamMerger
+from rs4d_core.scenes.windows.plan import Window, plan
+from rs4d_core.scenes.windows.polygonize import Detection, polygonize
 
 CLASSES = 2
 

@@ -24,9 +24,9 @@ from rs4d_core.engine.protocol import ProtocolError
 from rs4d_core.errors import CancelledError, OptionError, SceneError
 from rs4d_core.models.checkpoint import LoadedModel, ModelCard, default_model_path, load_model
 from rs4d_core.models.segmenter import Segmenter
-from rs4d_core.scenes.ground import Ground
 from rs4d_core.scenes.outline import OutlineOptions, Outliner, window_around
-from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.polygons.ground import Ground
+from rs4d_core.scenes.reading.scene import Scene
 
 NORTH_UP = Affine(0.5, 0.0, 440_000.0, 0.0, -0.5, 4_640_000.0)
 

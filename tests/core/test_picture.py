@@ -8,8 +8,8 @@ from affine import Affine
 from PIL import Image
 
 from rs4d_core.errors import OptionError, OutputError
-from rs4d_core.scenes.picture import NODATA_COLOR, STRIP_COLOR, check_picture_path, write_picture
-from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.layers.picture import NODATA_COLOR, STRIP_COLOR, check_picture_path, write_picture
+from rs4d_core.scenes.reading.scene import Scene
 from rs4d_core.scenes.writers import Feature, RunRecord, open_writer
 
 PIXEL = Affine(0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)

@@ -12,9 +12,9 @@ from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import affinity, box
 
 from rs4d_core.errors import OptionError, SceneError
-from rs4d_core.scenes.pace import Pace
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-from rs4d_core.scenes.window_choice import largest_window
+from rs4d_core.scenes.prediction.pace import Pace
+from rs4d_core.scenes.windows.largest import largest_window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

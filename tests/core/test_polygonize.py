@@ -8,8 +8,8 @@ from perfect import cover, instances, views
 from shapely import Point, box
 
 from rs4d_core.models.instances import MaskPatch
-from rs4d_core.scenes.polygonize import polygonize
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.windows.plan import Window
+from rs4d_core.scenes.windows.polygonize import polygonize
 
 WHOLE = Window(0, 0, 64, 64)
 

@@ -15,9 +15,9 @@ from shapely import affinity, box
 from test_regularize import as_seen
 
 from rs4d_core.errors import CancelledError, LayerError, OptionError, OutputError
-from rs4d_core.scenes.ground import Ground
-from rs4d_core.scenes.postprocess import PostprocessOptions, postprocess_layer
-from rs4d_core.scenes.reshape import without_new_overlaps
+from rs4d_core.scenes.layers.postprocess import PostprocessOptions, postprocess_layer
+from rs4d_core.scenes.layers.reshape import without_new_overlaps
+from rs4d_core.scenes.polygons.ground import Ground
 
 UTM = "EPSG:32631"
 CORNER = (440_000, 4_640_000)

@@ -19,7 +19,7 @@ from rs4d_core.datasets.places import Split
 from rs4d_core.datasets.scene_plan import Ground, plan_chips
 from rs4d_core.errors import DatasetError, OptionError
 from rs4d_core.models.checkpoint import read_card
-from rs4d_core.scenes.chips import SMALLEST_CHIP_PX
+from rs4d_core.scenes.layers.chips import SMALLEST_CHIP_PX
 
 PIXEL_M = 0.5
 ORIGIN = (500_000.0, 5_400_000.0)

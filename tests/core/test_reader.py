@@ -14,9 +14,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from rs4d_core.errors import OptionError, SceneError
-from rs4d_core.scenes import reader
-from rs4d_core.scenes.reader import Scene
-from rs4d_core.scenes.windows import Window
+from rs4d_core.scenes.reading import scene as scene_module
+from rs4d_core.scenes.reading.scene import Scene
+from rs4d_core.scenes.windows.plan import Window
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)
@@ -82,7 +82,7 @@ def test_windows_agree_to_the_bit_where_they_overlap(noise_tif, data, resolution
 def test_read_in_parts_is_the_same(noise_tif, monkeypatch):
     with Scene.open(noise_tif, resolution_m=0.8) as scene:
         whole, valid = everything(scene)
-        monkeypatch.setattr(reader, "VALUES_AT_ONCE", 500)
+        monkeypatch.setattr(scene_module, "VALUES_AT_ONCE", 500)
         parts, parts_valid = everything(scene)
     np.testing.assert_array_equal(whole, parts)
     np.testing.assert_array_equal(valid, parts_valid)

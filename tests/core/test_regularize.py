@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.affinity import rotate
 
-from rs4d_core.scenes.regularize import regularize
+from rs4d_core.scenes.polygons.regularize import regularize
 
 
 def iou(one, other):

@@ -16,9 +16,9 @@ from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import box
 
 from rs4d_core.errors import BusyError, CancelledError, OptionError, OutputError, SceneChangedError
-from rs4d_core.scenes import journal as journal_module
-from rs4d_core.scenes.journal import Journal
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
+from rs4d_core.scenes.resuming import journal as journal_module
+from rs4d_core.scenes.resuming.journal import Journal
 
 UTM = "EPSG:32636"
 PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)
@@ -177,7 +177,7 @@ def test_other_settings_begin_anew_and_the_old_ones_go_on_later(scene, tmp_path)
 
 def test_windows_as_large_as_memory_holds_stay_as_large_as_they_were(scene, tmp_path, monkeypatch):
     output, sizes = tmp_path / "out.gpkg", iter((64, 96))
-    monkeypatch.setattr("rs4d_core.scenes.segment_options.largest_window", lambda *_: next(sizes))
+    monkeypatch.setattr("rs4d_core.scenes.options.largest_window", lambda *_: next(sizes))
     options = SegmentOptions(overlap_px=16, window_px="auto")
     with pytest.raises(Dies):
         segment_scene(scene, output, Company(lives=1), options)
@@ -231,7 +231,9 @@ def test_two_runs_on_one_output(scene, tmp_path):
         if progress.windows_done == 9:
             with pytest.raises(BusyError, match=r"another run is writing to .*out.gpkg"):
                 segment_scene(scene, output, Company(), OPTIONS)
-            program = f"from rs4d_core.scenes.journal import Journal, Path; Journal.open(Path({str(output)!r}))"
+            program = (
+                f"from rs4d_core.scenes.resuming.journal import Journal, Path; Journal.open(Path({str(output)!r}))"
+            )
             ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
             assert "BusyError: another run" in ended.stderr
 

@@ -16,9 +16,9 @@ from range_server import RangeServer
 from shapely import box
 
 from rs4d_core.errors import SceneError
-from rs4d_core.scenes import addresses
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.reading import addresses
+from rs4d_core.scenes.reading.scene import Scene
 
 UTM = "EPSG:32636"
 PLACE = Affine(0.5, 0, 450_000, 0, -0.5, 40_000)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs4d_core.errors import OptionError
-from rs4d_core.scenes.windows import Window, plan
+from rs4d_core.scenes.windows.plan import Window, plan
 
 
 @settings(deadline=None)

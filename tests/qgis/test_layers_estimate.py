@@ -10,10 +10,10 @@ from rs4d_qgis.layers.estimate import grid_side, reading_resolution_m, resolutio
 
 _ENGINE = """
 import json, sys
-from rs4d_core.scenes.resample import Axis
-from rs4d_core.scenes.reader import LEAST_SHARE
-from rs4d_core.scenes.resolution import choose_scale
-from rs4d_core.scenes.windows import plan
+from rs4d_core.scenes.reading.resample import Axis
+from rs4d_core.scenes.reading.scene import LEAST_SHARE
+from rs4d_core.scenes.reading.resolution import choose_scale
+from rs4d_core.scenes.windows.plan import plan
 import math
 results = []
 for own, expected, wanted, side, window, overlap in json.load(sys.stdin):

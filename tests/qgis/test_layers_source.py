@@ -33,7 +33,7 @@ PLACES = {
 }
 _ENGINE_RESOLUTIONS = """
 import json, sys
-from rs4d_core.scenes.reader import Scene
+from rs4d_core.scenes.reading.scene import Scene
 print(json.dumps([Scene.open(path).resolution_m for path in sys.argv[1:]]))
 """
 

@@ -10,7 +10,7 @@ import pyogrio
 import shapely
 from affine import Affine
 
-from rs4d_core.scenes.vector_layer import RESULT_LAYER
+from rs4d_core.scenes.layers.vector_layer import RESULT_LAYER
 from rs4d_core.scenes.writers.geopackage import BATCH
 from rs4d_core.scenes.writers.records import RunRecord
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pyogrio
 from pyproj import CRS
 
-from rs4d_core.scenes.vector_layer import RESULT_LAYER
+from rs4d_core.scenes.layers.vector_layer import RESULT_LAYER
 from rs4d_core.scenes.writers.geopackage import BATCH
 
 # To seven decimals, as RFC 7946 advises, GDAL repairs what is no longer valid. That takes a tenth of a second for an

@@ -17,7 +17,7 @@ from pyogrio.errors import DataSourceError
 from pyproj import CRS
 
 from rs4d_core.errors import OutputError
-from rs4d_core.scenes.vector_layer import RESULT_LAYER, crs_name
+from rs4d_core.scenes.layers.vector_layer import RESULT_LAYER, crs_name
 from rs4d_core.scenes.writers.records import Feature, RunRecord
 
 FIELDS = ("class", "score", "status", "edited", "area_m2", "run")

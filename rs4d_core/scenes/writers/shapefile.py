@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyogrio
 
-from rs4d_core.scenes.vector_layer import RESULT_LAYER
+from rs4d_core.scenes.layers.vector_layer import RESULT_LAYER
 from rs4d_core.scenes.writers.replacement import move_whole
 from rs4d_core.wording import counted
 

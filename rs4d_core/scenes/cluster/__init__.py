@@ -1,0 +1,1 @@
+"""The same windows, predicted by the workers of a Dask cluster."""

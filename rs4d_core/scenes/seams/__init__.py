@@ -1,0 +1,1 @@
+"""From what windows, or scenes, show alike to one instance each, and none over another."""
