@@ -18,9 +18,9 @@ def suppress(boxes_xyxy, groups, iou_threshold, kept):
     `boxes_xyxy (K, 4)` float32 are sorted, best first; `groups (K,)` int64. Plain IEEE float32 throughout, so that the
     result is the same on every machine.
 
-    A box is compared with those alone whose centre is close enough across: with `overlap > t` times either box, the
-    centres of two boxes are less than max(1 - t, (1 / t - 1) / 2) times either's width apart. So a large image, with
-    more boxes, takes more time as it has more boxes, and not as the square of it.
+    A box is compared with those alone whose centre is close enough across. With an overlap of more than t, the centres
+    are less than (1 / t - 1) / 2 times either's width apart: so far they are where one box lies at the side of another
+    that is 1 / t times as wide. So time grows with the boxes of a larger image, and not with their square.
     """
     count = len(boxes_xyxy)
     column, columns, first_x, a_width, widest = _columns(boxes_xyxy)
@@ -34,7 +34,7 @@ def suppress(boxes_xyxy, groups, iou_threshold, kept):
     area = (right - left) * (bottom - top)
     alive = np.ones(count, np.bool_)
     threshold = np.float32(iou_threshold)
-    reach = max(1 - iou_threshold, (1 / iou_threshold - 1) / 2) if iou_threshold > 0 else np.inf
+    reach = (1 / iou_threshold - 1) / 2 if iou_threshold > 0 else np.inf
     nothing = np.float32(0)
     found = 0
     for box in range(count):

@@ -64,16 +64,22 @@ def test_many_boxes_far_from_the_origin():
     assert nms(boxes[kept], scores[kept], 1.0).tolist() == list(range(len(kept)))
 
 
-@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.6])
-def test_boxes_of_any_width_are_compared_with_all_that_they_overlap(threshold):
-    """Whoever looks for neighbours among the near ones must look far enough, whatever the widths."""
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize("same_side", [0, 1])
+def test_boxes_whose_centres_are_as_far_apart_as_their_overlap_allows_are_compared(threshold, same_side):
+    """Neighbours are sought among the near ones: a box inside of one that is nearly too wide is the farthest."""
     generator = torch.Generator().manual_seed(0)
-    centre = torch.rand(500, 2, generator=generator) * torch.tensor([300.0, 20.0])
-    half = torch.exp(torch.rand(500, 1, generator=generator) * 5) * torch.tensor([1.0, 0.0]) + torch.tensor([0, 10.0])
-    boxes, scores = torch.cat([centre - half, centre + half], dim=1), torch.rand(500, generator=generator)
-    wanted = nms_loop(boxes.numpy(), scores.numpy(), np.zeros(500), threshold)
-    assert nms(boxes, scores, threshold).tolist() == wanted
-    assert 10 < len(wanted) < 400
+    narrow = torch.rand(200, generator=generator) * 300 * threshold + 1
+    side = torch.rand(200, generator=generator) * 1000
+    y = torch.arange(200) * 10.0
+    for factor, remain in ((0.99, 200), (1.01, 400)):
+        pairs = []
+        for width in (narrow, narrow / threshold * factor):
+            x = side - width if same_side else side
+            pairs.append(torch.stack([x, y, x + width, y + 9], dim=1))
+        for boxes in (torch.cat(pairs), torch.cat(pairs[::-1])):
+            kept = nms(boxes, torch.arange(400.0, 0, -1), threshold)
+            assert kept.tolist() == list(range(remain))
 
 
 def test_boxes_that_are_not_finite_remove_nothing_and_are_not_removed():
