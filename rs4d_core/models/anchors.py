@@ -13,22 +13,26 @@ def anchor_count(scales: tuple[float, ...]) -> int:
     return len(scales) * len(RATIOS)
 
 
-def anchors_at(chosen: Tensor, width: int, stride: int, scales: tuple[float, ...]) -> Tensor:
-    """Anchors `(..., 4)` of one level, `width` positions wide, xyxy in image pixels.
+def anchors_at(chosen: Tensor, width: int | Tensor, stride: int | Tensor, scales: tuple[float, ...]) -> Tensor:
+    """Anchors `(..., 4)`, xyxy in image pixels.
 
     Args:
-        chosen: `(...)` which ones. They are numbered position by position, row-major; the A of a position lie together.
+        chosen: `(...)` which ones of their level, numbered position by position, row-major; the A of a position lie
+            together.
+        width: how many positions wide the level is: one number, or one for each that is chosen.
+        stride: pixels between its positions, in the same way.
+        scales: sides of the anchors, in strides.
 
     Anchors are centred on the corner of their cell (`index * stride`), the convention of the public checkpoints.
     """
     device = chosen.device
     ratios = torch.tensor(RATIOS, device=device).repeat_interleave(len(scales))
-    sides = torch.tensor(scales, device=device).repeat(len(RATIOS)) * stride
+    sides = torch.tensor(scales, device=device).repeat(len(RATIOS))
     half_h, half_w = sides * ratios.sqrt() / 2, sides / ratios.sqrt() / 2
     shapes = torch.stack([-half_w, -half_h, half_w, half_h], dim=1)
     position, shape = chosen // len(shapes), chosen % len(shapes)
-    x, y = position % width * stride, position // width * stride
-    return torch.stack([x, y, x, y], dim=-1) + shapes[shape]
+    x, y = position % width, position // width
+    return (torch.stack([x, y, x, y], dim=-1) + shapes[shape]) * torch.as_tensor(stride, device=device)[..., None]
 
 
 def pyramid_anchors(levels: list[Tensor], scales: tuple[float, ...]) -> list[Tensor]:

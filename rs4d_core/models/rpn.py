@@ -10,6 +10,8 @@ from rs4d_core.models.assign import assign, sample
 from rs4d_core.models.config import RPNConfig
 from rs4d_core.models.instances import Target
 from rs4d_core.models.neck import STRIDES
+from rs4d_core.models.prepared import Prepared
+from rs4d_core.ops.best_class import best_class
 from rs4d_core.ops.nms import batched_nms
 
 _SAMPLES = 256
@@ -38,6 +40,7 @@ class RPN(nn.Module):
         self.rpn_cls = nn.Conv2d(channels, anchors, 1)
         self.rpn_own = nn.Conv2d(channels, anchors * classes, 1)
         self.rpn_reg = nn.Conv2d(channels, anchors * 4, 1)
+        self._joint = Prepared()
         for layer in (self.rpn_conv, self.rpn_cls, self.rpn_own, self.rpn_reg):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
@@ -56,11 +59,11 @@ class RPN(nn.Module):
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], height: int, width: int
     ) -> list[Tensor]:
         """The best boxes `(P, 4)` of each image, at most `config.proposals` each, best first."""
-        found = []
-        for level, level_logits, level_deltas in zip(levels, logits, deltas, strict=True):
-            scores, chosen = self._best(level_logits.amax(2))
-            found.append((level.shape[3], scores, chosen, level_deltas.gather(1, chosen[..., None].expand(-1, -1, 4))))
-        return self._boxes(found, height, width)
+        best = [self._best(level_logits.amax(2)) for level_logits in logits]
+        of_best = [
+            values.gather(1, at[..., None].expand(-1, -1, 4)) for values, (_, at) in zip(deltas, best, strict=True)
+        ]
+        return self._boxes(levels, best, torch.cat(of_best, 1), height, width)
 
     @torch.no_grad()
     def propose(self, levels: list[Tensor], height: int, width: int, times: float = 1.0) -> list[Tensor]:
@@ -70,35 +73,45 @@ class RPN(nn.Module):
         is.
         """
         anchors = anchor_count(self.config.anchor_scales)
-        weight, bias = self.rpn_reg.weight.flatten(1), self.rpn_reg.bias
-        found = []
+        layers = (self.rpn_cls.weight, self.rpn_cls.bias, self.rpn_own.weight, self.rpn_own.bias)
+        weight, bias = self._joint.of(layers, _joint)
+        best, pixels = [], []
         for level in levels:
-            hidden = F.relu(self.rpn_conv(level))
-            own = _by_anchor(self.rpn_own(hidden), self.classes).amax(2)
-            scores, chosen = self._best(_by_anchor(self.rpn_cls(hidden), 1).squeeze(2) + own, times)
-            pixels = hidden.permute(0, 2, 3, 1).flatten(1, 2)
-            image = torch.arange(len(pixels), device=chosen.device)[:, None]
-            deltas = F.linear(pixels[image, chosen // anchors], weight, bias).unflatten(2, (anchors, 4))
-            deltas = deltas.gather(2, (chosen % anchors)[..., None, None].expand(-1, -1, 1, 4)).squeeze(2).float()
-            found.append((level.shape[3], scores, chosen, deltas))
-        return self._boxes(found, height, width, times)
+            hidden = F.relu(self.rpn_conv(level), inplace=True)
+            logits = F.conv2d(hidden, weight, bias)
+            scores, chosen = self._best(best_class(_pixels(logits), anchors), times)
+            image = torch.arange(len(level), device=level.device)[:, None]
+            best.append((scores, chosen))
+            pixels.append(_pixels(hidden)[image, chosen // anchors])
+        deltas = F.linear(torch.cat(pixels, 1), self.rpn_reg.weight.flatten(1), self.rpn_reg.bias).float()
+        anchor = torch.cat([chosen % anchors for _, chosen in best], 1)[..., None, None].expand(-1, -1, 1, 4)
+        deltas = deltas.unflatten(2, (anchors, 4)).gather(2, anchor).squeeze(2)
+        return self._boxes(levels, best, deltas, height, width, times)
 
     def _best(self, objectness: Tensor, times: float = 1.0) -> tuple[Tensor, Tensor]:
         """Of `objectness (B, M)` the values and indices `(B, N)` of those that go on."""
         return objectness.topk(min(round(times * self.config.pre_nms), objectness.shape[1]))
 
     def _boxes(
-        self, found: list[tuple[int, Tensor, Tensor, Tensor]], height: int, width: int, times: float = 1.0
+        self,
+        levels: list[Tensor],
+        best: list[tuple[Tensor, Tensor]],
+        deltas: Tensor,
+        height: int,
+        width: int,
+        times: float = 1.0,
     ) -> list[Tensor]:
-        """The proposals of each image, from each level's width and its best anchors: scores, indices and deltas."""
-        scores, boxes, groups = [], [], []
-        for index, (level_width, level_scores, chosen, deltas) in enumerate(found):
-            anchors = anchors_at(chosen, level_width, STRIDES[index], self.config.anchor_scales)
-            boxes.append(box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width))
-            scores.append(level_scores)
-            groups.append(torch.full_like(chosen, index))
-        images = zip(torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups, 1), strict=True)
-        return [self._suppress(*image, round(times * self.config.proposals)) for image in images]
+        """The proposals of each image, from each level's `_best` and the deltas `(B, N, 4)` of those of all levels."""
+        scores, chosen = (torch.cat(values, 1) for values in zip(*best, strict=True))
+        sizes = torch.tensor([len(at[0]) for _, at in best], device=chosen.device)
+        level, widths, strides = (
+            torch.tensor(values, device=chosen.device).repeat_interleave(sizes)
+            for values in (range(len(levels)), [level.shape[3] for level in levels], STRIDES)
+        )
+        anchors = anchors_at(chosen, widths, strides, self.config.anchor_scales)
+        boxes = box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width)
+        most = round(times * self.config.proposals)
+        return [self._suppress(*image, level, most) for image in zip(boxes, scores, strict=True)]
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, most: int) -> Tensor:
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
@@ -126,6 +139,18 @@ class RPN(nn.Module):
             box_loss = box_loss + F.smooth_l1_loss(all_deltas[image, positive], coded, beta=1 / 9, reduction="sum")
             drawn += len(positive) + len(negative)
         return {"rpn_class": class_loss / max(drawn, 1), "rpn_box": box_loss / max(drawn, 1)}
+
+
+def _joint(common: Tensor, common_bias: Tensor, own: Tensor, own_bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one layer for both objectnesses: the common one of all anchors, then class after class."""
+    anchors = len(common_bias)
+    own, own_bias = (values.unflatten(0, (anchors, -1)).transpose(0, 1).flatten(0, 1) for values in (own, own_bias))
+    return torch.cat([common, own]), torch.cat([common_bias, own_bias])
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """`(B, C, h, w)` to `(B, h * w, C)`."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _by_anchor(maps: Tensor, values: int) -> Tensor:

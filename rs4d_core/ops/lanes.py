@@ -254,6 +254,13 @@ _binary(operator.mul, multiply)
 _binary(operator.sub, lambda builder, x, y: builder.fsub(x, y, flags=_FLAGS))
 
 
+def largest(x, y):
+    """The larger of two numbers in each lane; where one is none, the second."""
+
+
+_binary(largest, lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+
+
 @intrinsic
 def sigmoid(typingctx, x):
     """1 / (1 + exp(-x))."""
