@@ -83,14 +83,17 @@ class RPNConfig:
         anchor_scales: anchor side on a level, in units of the level's stride.
         proposals: how many boxes an image are handed to the heads.
         pre_nms: how many of each level, at most, enter the non-maximum suppression.
+        nms_iou: overlap above which the lower-scored of a level's boxes is dropped.
     """
 
     anchor_scales: tuple[float, ...]
     proposals: int = 1000
     pre_nms: int = 1000
+    nms_iou: float = 0.7
 
     def __post_init__(self) -> None:
         _require_positive(self, "proposals", "pre_nms", most=MOST_REGIONS)
+        _require_share(self, "nms_iou")
         known = all(0 < scale <= LARGEST_ANCHOR_SCALE for scale in self.anchor_scales)
         if not (known and 1 <= len(self.anchor_scales) <= MOST_ANCHOR_SCALES):
             raise OptionError(
@@ -183,10 +186,7 @@ class SegmenterConfig:
             raise OptionError(f"classes must be names of one line, up to {LONGEST_NAME} characters, not {wrong!r:.100}")
         if not 1 <= len(set(self.classes)) == len(self.classes) <= MOST_CLASSES:
             raise OptionError(f"classes must be 1 to {MOST_CLASSES} different names, not {self.classes!r:.200}")
-        for name in ("nms_iou", "min_score"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 <= value <= 1):
-                raise OptionError(f"{name} must lie between 0 and 1, not {value!r}")
+        _require_share(self, "nms_iou", "min_score")
         if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
         if self.neck.blocks and self.neck.blocks[-1] >= self.encoder.depth:
@@ -235,6 +235,13 @@ def _require_positive(config: object, *names: str, most: int = LARGEST_WIDTH) ->
             raise OptionError(
                 f"{type(config).__name__}.{name} must be a whole number of 1 to {most}, not {value!r:.100}"
             )
+
+
+def _require_share(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise OptionError(f"{type(config).__name__}.{name} must lie between 0 and 1, not {value!r:.100}")
 
 
 def public_blocks(count: int, head: Head) -> tuple[int, ...]:
@@ -286,9 +293,8 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     # The paper's box head has scale 8, its prompt head 4 and 8. Tiny is for windows of 512 pixels with cars in them:
     # its two scales interleave over the five levels to sides of 8, 16, 23, 32, 45, 64, 90, 128, 181 and 362 pixels.
     scales = (2.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
-    # A CPU pays for every region. What matters more is that no level sends more than its share of them: where there are
-    # cars, the finest level's anchors would fill all places.
-    rpn = RPNConfig(scales, proposals=800, pre_nms=200) if name == "tiny" else RPNConfig(scales)
+    # A CPU pays for every region: tiny has fewer, and less alike ones, so that they still reach every object of a crowd.
+    rpn = RPNConfig(scales, proposals=800, nms_iou=0.6) if name == "tiny" else RPNConfig(scales)
     most = 300 if name == "tiny" else 100
     parts = dict(_PRESETS[name])
     if name != "tiny":

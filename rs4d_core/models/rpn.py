@@ -18,8 +18,11 @@ _SAMPLES = 256
 # At most so many anchors on background for each on an instance. Images with few instances would else teach little but
 # background, and things that only such images show, as airplanes are, would never be proposed.
 _NEGATIVES = 5.0
+# Half of them are drawn from those that look most like instances, so many times as many as are drawn: nearly all others
+# are plain ground, and what has to be told from an instance would hardly ever be among them. Not the very worst ones,
+# some of which are instances that nobody has labelled.
+_HARD_SHARE, _HARD_POOL = 0.5, 8
 _POSITIVE_IOU, _NEGATIVE_IOU = 0.7, 0.3
-_NMS_IOU = 0.7
 
 
 class RPN(nn.Module):
@@ -116,7 +119,7 @@ class RPN(nn.Module):
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, most: int) -> Tensor:
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
         boxes_xyxy, scores, groups = boxes_xyxy[large], scores[large], groups[large]
-        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, _NMS_IOU, most)]
+        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, self.config.nms_iou, most)]
 
     def losses(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]
@@ -130,15 +133,35 @@ class RPN(nn.Module):
         for image, target in enumerate(targets):
             assignment = assign(anchors, target, _POSITIVE_IOU, _NEGATIVE_IOU, keep_best=_NEGATIVE_IOU)
             positive, negative = sample(assignment, _SAMPLES, 0.5, _NEGATIVES)
+            negative = _harder(negative, assignment.negative, _most_like(all_logits[image].detach(), target))
             truth = assignment.truth[positive]
             # An instance speaks for its own class; background, for all the classes that would have been labelled.
             own = all_logits[image, positive, target.labels[truth]]
-            best = all_logits[image, negative].masked_fill(~target.annotated, float("-inf")).amax(1)
-            class_loss = class_loss + F.softplus(-own).sum() + F.softplus(best).sum()
+            like = _most_like(all_logits[image, negative], target)
+            class_loss = class_loss + F.softplus(-own).sum() + F.softplus(like).sum()
             coded = box_ops.encode(target.boxes_xyxy[truth], anchors[positive], box_ops.RPN_STD)
             box_loss = box_loss + F.smooth_l1_loss(all_deltas[image, positive], coded, beta=1 / 9, reduction="sum")
             drawn += len(positive) + len(negative)
         return {"rpn_class": class_loss / max(drawn, 1), "rpn_box": box_loss / max(drawn, 1)}
+
+
+def _most_like(logits: Tensor, target: Target) -> Tensor:
+    """Of `(M, K)` the logits `(M,)` of the best class, of those that are labelled in the image."""
+    return logits.masked_fill(~target.annotated, float("-inf")).amax(1)
+
+
+def _harder(drawn: Tensor, negative: Tensor, objectness: Tensor) -> Tensor:
+    """Indices of as many negatives as were drawn, some of them in the place of harder ones.
+
+    Args:
+        drawn: `(N,)`, at random.
+        negative: `(M,)` bool, all that there are.
+        objectness: `(M,)`.
+    """
+    count = int(_HARD_SHARE * len(drawn))
+    pool = objectness.masked_fill(~negative, float("-inf")).topk(min(_HARD_POOL * count, int(negative.sum()))).indices
+    hard = pool[torch.randperm(len(pool), device=pool.device)[:count]]
+    return torch.cat([drawn[count:], hard])
 
 
 def _joint(common: Tensor, common_bias: Tensor, own: Tensor, own_bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -176,6 +176,21 @@ def test_background_teaches_nothing_about_a_class_that_is_not_annotated():
     assert background < 0
 
 
+def test_half_of_the_background_that_proposals_learn_from_looks_most_like_instances():
+    model = segmenter()
+    with torch.no_grad():
+        levels = model.neck(model.encoder(model.normalise(torch.full((1, 3, SIDE, SIDE), 128.0))))
+        logits, deltas = model.rpn(levels)
+    finest = torch.full_like(logits[0], -9.0)
+    # Four in a hundred of the anchors are mistaken for instances; in the corner, far from what is there.
+    finest[:, : finest.shape[1] // 25] = 9.0
+    logits = [finest.requires_grad_(), *(torch.full_like(level, -9.0) for level in logits[1:])]
+    model.rpn.losses(levels, logits, deltas, [target([(60, 60, 90, 90)], SIDE)])["rpn_class"].backward()
+    taught = finest.grad.amax(2)[0] > 0
+    mistaken = finest.detach().amax(2)[0] > 0
+    assert taught[mistaken].sum() >= 0.4 * taught.sum() > 0
+
+
 def test_crowd_regions_are_no_background():
     model = segmenter()
     everywhere = target([], SIDE, crowd=[(-200, -200, 300, 300)])
