@@ -293,7 +293,7 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     # The paper's box head has scale 8, its prompt head 4 and 8. Tiny is for windows of 512 pixels with cars in them:
     # its two scales interleave over the five levels to sides of 8, 16, 23, 32, 45, 64, 90, 128, 181 and 362 pixels.
     scales = (2.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
-    # A CPU pays for every region: tiny has fewer, and less alike ones, so that they still reach every object of a crowd.
+    # A CPU pays for every region: tiny has fewer, and less alike ones, so that they still reach each object of a crowd.
     rpn = RPNConfig(scales, proposals=800, nms_iou=0.6) if name == "tiny" else RPNConfig(scales)
     most = 300 if name == "tiny" else 100
     parts = dict(_PRESETS[name])
