@@ -27,7 +27,9 @@ from rs4d_core.wording import counted, one_line, visible
 if TYPE_CHECKING:
     from rs4d_core.models.checkpoint import LoadedModel
     from rs4d_core.scenes.layers.layer_file import WrittenLayer
-    from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentOptions, SegmentResult, WindowSourceMaker
+    from rs4d_core.scenes.many.jobs import Jobs
+    from rs4d_core.scenes.options import SegmentOptions
+    from rs4d_core.scenes.pipeline import Progress, RunStart, SegmentResult, WindowSourceMaker
     from rs4d_core.scenes.writers import Feature
 
 DONE = 0
@@ -95,31 +97,16 @@ def _print_line(text: str) -> None:
 
 
 def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
-    from rs4d_core.console import ProgressReport
-    from rs4d_core.scenes.layers.picture import check_picture_path, write_picture
-    from rs4d_core.scenes.many.jobs import plan_jobs
-    from rs4d_core.scenes.many.runs import segment_jobs
-    from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
-    from rs4d_core.scenes.reading.scene import Scene
-
-    jobs = plan_jobs(arguments.scene, arguments.output)
-    if arguments.picture is not None:
-        check_picture_path(arguments.picture)
-        if len(jobs.scenes) > 1:
-            raise OptionError("--picture shows one scene: leave it out, or give one scene")
+    jobs, options = _asked_for(arguments)
     for note in jobs.notes:
         _note(note)
-    options = SegmentOptions(
-        bands=arguments.bands,
-        resolution_m=arguments.resolution,
-        bbox=None if arguments.bbox is None else tuple(arguments.bbox),
-        bbox_crs=arguments.bbox_crs,
-        window_px=arguments.window,
-        overlap_px=arguments.overlap,
-        score=arguments.score,
-        classes=arguments.classes,
-        regularize=arguments.regularize,
-    )
+
+    from rs4d_core.console import ProgressReport
+    from rs4d_core.scenes.layers.picture import write_picture
+    from rs4d_core.scenes.many.runs import segment_jobs
+    from rs4d_core.scenes.pipeline import segment_scene
+    from rs4d_core.scenes.reading.scene import Scene
+
     drawn: list[Feature] = []
     told: list[str] = []
     with _predicting(arguments, options) as (model, source), ProgressReport() as report:
@@ -192,6 +179,36 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
     if result.failed:
         return _fail(BAD_INPUT, f"{counted(len(result.failed), 'scene')} could not be segmented: {result.failed[0]}")
     return DONE
+
+
+def _asked_for(arguments: argparse.Namespace) -> tuple["Jobs", "SegmentOptions"]:
+    """What to do, checked without torch: what is wrong with it is told at once, not after seconds of importing."""
+    from rs4d_core.scenes.cluster.dask_cluster import check_where
+    from rs4d_core.scenes.many.jobs import plan_jobs
+    from rs4d_core.scenes.options import SegmentOptions
+
+    options = SegmentOptions(
+        bands=arguments.bands,
+        resolution_m=arguments.resolution,
+        bbox=None if arguments.bbox is None else tuple(arguments.bbox),
+        bbox_crs=arguments.bbox_crs,
+        window_px=arguments.window,
+        overlap_px=arguments.overlap,
+        score=arguments.score,
+        classes=arguments.classes,
+        regularize=arguments.regularize,
+    )
+    if arguments.cluster is not None:
+        check_where(arguments.cluster)
+    jobs = plan_jobs(arguments.scene, arguments.output)
+    jobs.check(options)
+    if arguments.picture is not None:
+        from rs4d_core.scenes.layers.picture import check_picture_path
+
+        check_picture_path(arguments.picture)
+        if len(jobs.scenes) > 1:
+            raise OptionError("--picture shows one scene: leave it out, or give one scene")
+    return jobs, options
 
 
 @contextmanager

@@ -1,14 +1,18 @@
 """What to segment in a scene, and how."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from rs4d_core.errors import OptionError
-from rs4d_core.scenes.prediction.predictor import Predictor
 from rs4d_core.scenes.reading.area import Area
+from rs4d_core.scenes.reading.resolution import check_resolution
 from rs4d_core.scenes.windows.largest import largest_window
+from rs4d_core.scenes.windows.plan import check_tiling
+
+if TYPE_CHECKING:
+    from rs4d_core.scenes.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,10 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         if self.score is not None and not 0 <= self.score <= 1:
             raise OptionError(f"least score {self.score:g}: it must lie between 0 and 1")
+        check_resolution(self.resolution_m)
+        check_tiling(None if self.window_px == "auto" else self.window_px, self.overlap_px)
 
-    def tiling(self, predictor: Predictor) -> tuple[int, int]:
+    def tiling(self, predictor: "Predictor") -> tuple[int, int]:
         """Size and overlap of the windows, pixels. Windows smaller than the model's own overlap by half at most."""
         window_px = predictor.window_px if self.window_px is None else self.window_px
         if window_px == "auto":
@@ -50,7 +56,7 @@ class SegmentOptions:
         overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
         return window_px, overlap_px
 
-    def least_scores(self, predictor: Predictor) -> np.ndarray:
+    def least_scores(self, predictor: "Predictor") -> np.ndarray:
         """The score that an instance of each class needs; infinite for classes that are not wanted.
 
         Raises:

@@ -1,5 +1,6 @@
 """Bad input: exit 2, one line that names the input and the way out, nothing new on disk and nothing old lost."""
 
+import json
 import shutil
 import struct
 import subprocess
@@ -256,6 +257,37 @@ def test_layers(capsys, tmp_path, results):
     assert "IoU" in said_of(capsys, "evaluate", layer, layer, "--iou", "2")
     assert "'.xyz'" in said_of(capsys, "export", layer, "-o", tmp_path / "out.xyz")
     assert "is there already" in said_of(capsys, "export", layer, "-o", layer)
+
+
+def test_what_is_wrong_is_told_before_torch_is_loaded(tmp_path, small_scene):
+    scene = str(small_scene)
+    refused = [
+        (["missing.tif"], "missing.tif does not exist"),
+        (["@"], "names no list"),
+        ([scene, "-o", "out.xyz"], "'.xyz'"),
+        ([scene, "-o", "missing/out.gpkg"], "does not exist"),
+        ([scene, "--bands", "9"], "band 9"),
+        ([scene, "--window", "100"], "multiple of 32"),
+        ([scene, "--overlap", "8"], "overlap of 8 px"),
+        ([scene, "--score", "7"], "least score 7"),
+        ([scene, "--resolution", "-1"], "-1 m a pixel"),
+        ([scene, "--bbox", "0", "0", "1", "1"], "outside"),
+        ([scene, "--cluster", "local:none"], "local:"),
+        ([scene, "--picture", "out.jpg"], ".png"),
+    ]
+    code = (
+        "import json, sys, rs4d_core.cli as cli\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    print(cli.main(['segment', '-o', 'out.gpkg', *arguments]), 'torch' in sys.modules)"
+    )
+    arguments = json.dumps([arguments for arguments, _ in refused])
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["2 False"] * len(refused), done.stderr
+    for line, (_, words) in zip(done.stderr.splitlines(), refused, strict=True):
+        assert words in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_installed_command_says_one_line_too(tmp_path, untrained_model):

@@ -385,6 +385,8 @@ def test_a_list_names_scenes_one_a_line(whole, tmp_path):
         names.write_bytes(content)
         with pytest.raises(SceneError, match=words):
             list_scenes([f"@{names}"])
+    with pytest.raises(SceneError, match="@ alone names no list"):
+        list_scenes(["@"])
     with pytest.raises(SceneError, match="cannot be read"):
         list_scenes([f"@{tmp_path / 'no.txt'}"])
 
@@ -423,6 +425,10 @@ def test_the_command_takes_many_scenes_and_tells_of_each(small_scene, untrained_
     ):
         assert main(["segment", *map(str, names), "-o", f"{tmp_path}/{output}", *options]) == 0
         told = json.loads(capsys.readouterr().out)
+        assert [note for note in told["notes"] if "tiles" in note] == [
+            f"the tiles are read as one scene, {path.name}: keep that beside the layer"
+            for path in tmp_path.glob(f"{Path(output).stem}.*.vrt")
+        ]
         assert Path(told["output"]) == tmp_path / output
         assert told["instances"] == sum(told["by_class"].values()) > 0
         assert scenes == ([Path(scene["output"]).name for scene in told["scenes"]] if "scenes" in told else None)

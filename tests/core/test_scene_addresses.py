@@ -145,6 +145,10 @@ def test_a_result_keeps_no_secret_of_its_scene(server, tmp_path):
 def test_addresses_are_told_to_gdal_by_its_own_names(name, gdal):
     assert addresses.gdal_name(name) == gdal
     assert addresses.is_remote(name) == ("vsi" in gdal)
+    scheme, _, place = name.partition("://")
+    if not name.startswith("/vsi"):
+        assert addresses.address(gdal) == (f"{scheme.lower()}://{place}" if place else name)
+    assert addresses.without_secrets(f"'{gdal}' is no raster").count("/vsi") == 0
 
 
 words = st.text("abcXYZ019-_.~%@:!$&*+,;= ", max_size=12)

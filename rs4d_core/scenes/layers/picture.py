@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -15,9 +16,11 @@ from pyproj import CRS
 from rs4d_core.errors import OptionError
 from rs4d_core.scenes.layers.vector_layer import read_vector_layer
 from rs4d_core.scenes.polygons.ground import Ground
-from rs4d_core.scenes.reading.scene import Scene
 from rs4d_core.scenes.writers.records import Feature
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+
+if TYPE_CHECKING:
+    from rs4d_core.scenes.reading.scene import Scene
 
 UNKNOWN_COLOR = "#c8c8c8"
 STRIP_COLOR = (27, 31, 36)
@@ -54,7 +57,7 @@ def check_picture_path(path: Path) -> None:
 
 
 def write_picture(
-    scene: Scene,
+    scene: "Scene",
     features: Iterable[Feature] | Path,
     path: Path,
     colors: Mapping[str, str],
@@ -105,7 +108,7 @@ def _lightened(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _in_picture(
-    features: Iterable[Feature] | Path, scene: Scene, transform: Affine, size: tuple[int, int]
+    features: Iterable[Feature] | Path, scene: "Scene", transform: Affine, size: tuple[int, int]
 ) -> list[_Shape]:
     """What lies in the picture, in its pixels; large ones first, so that small ones are drawn on top."""
     if isinstance(features, Path):

@@ -8,8 +8,10 @@ from pathlib import Path
 from rs4d_core.errors import OptionError, OutputError, SceneError
 from rs4d_core.scenes.many.mosaic import OFF_GRID_PX, Mosaic, mosaics
 from rs4d_core.scenes.many.scene_list import LIST_MARK, SceneList, list_scenes
+from rs4d_core.scenes.options import SegmentOptions
 from rs4d_core.scenes.reading.addresses import shown
-from rs4d_core.scenes.reading.header import SceneHeader, read_header
+from rs4d_core.scenes.reading.header import SceneHeader, check_scene, read_header
+from rs4d_core.scenes.writers import check_output
 from rs4d_core.wording import counted, file_stem
 
 LAYER_SUFFIX = ".gpkg"
@@ -53,6 +55,18 @@ class Jobs:
     one_layer: bool
     notes: tuple[str, ...]
 
+    def check(self, options: SegmentOptions) -> None:
+        """Sees whether they can be done, as far as that can be told before what takes long to load is loaded.
+
+        Raises:
+            SceneError, OptionError, OutputError: as the run itself would.
+        """
+        first = self.scenes[0]
+        check_output(first.output)
+        # The headers of several have been read, and what fits one of them need not fit all.
+        if len(self.scenes) == 1 and first.name is not None:
+            check_scene(first.name, options.bands, options.bbox, options.bbox_crs)
+
 
 def plan_jobs(given: Sequence[str], output: str) -> Jobs:
     """The scenes behind names, and the layers that they go to.
@@ -62,7 +76,7 @@ def plan_jobs(given: Sequence[str], output: str) -> Jobs:
 
     Raises:
         SceneError: a raster that was named cannot be read, or there is none.
-        OptionError: scenes without a place on the map would go into one layer.
+        OptionError: scenes without a place on the map would go into one layer, or several into one of pixels.
         OutputError: the folder cannot be made.
     """
     into_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
@@ -82,6 +96,12 @@ def plan_jobs(given: Sequence[str], output: str) -> Jobs:
                 f"{scene.off_grid_px:.2f} pixels"
             )
     target = Path(output)
+    if len(scenes) > 1 and target.suffix.lower() == ".json":
+        raise OptionError(f"{target}: a COCO file holds the pixels of one scene: use another ending, or give a folder")
+    mosaic_names = [scene.path_beside(target).name for scene in scenes if len(scene.tiles) > 1]
+    if mosaic_names:
+        others = f" and {counted(len(mosaic_names) - 1, 'other')}" if len(mosaic_names) > 1 else ""
+        notes.append(f"the tiles are read as one scene, {mosaic_names[0]}{others}: keep that beside the layer")
     return Jobs(
         tuple(Job(scene, scene.tiles[0].name if len(scene.tiles) == 1 else None, target) for scene in scenes),
         True,

@@ -79,6 +79,10 @@ class Mosaic:
             lines.append("</VRTRasterBand></MaskBand>")
         return "\n".join([*lines, "</VRTDataset>", ""])
 
+    def path_beside(self, output: Path) -> Path:
+        """Where `write_beside` writes."""
+        return output.with_name(f"{output.stem}.{hashlib.sha256(self.to_vrt().encode()).hexdigest()[:8]}.vrt")
+
     def write_beside(self, output: Path) -> Path:
         """The VRT as a file beside a result, with a name that follows from its content; it stays with the result.
 
@@ -88,7 +92,7 @@ class Mosaic:
             OutputError: it cannot be written.
         """
         content = self.to_vrt().encode()
-        path = output.with_name(f"{output.stem}.{hashlib.sha256(content).hexdigest()[:8]}.vrt")
+        path = self.path_beside(output)
         try:
             if not (path.is_file() and path.read_bytes() == content):
                 write_whole(path, content)

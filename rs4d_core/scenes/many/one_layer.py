@@ -23,7 +23,7 @@ import pyogrio
 import shapely
 
 import rs4d_core
-from rs4d_core.errors import LayerError, OptionError, OutputError
+from rs4d_core.errors import LayerError, OutputError
 from rs4d_core.interruption import stop_if
 from rs4d_core.scenes.assembly import SIMPLIFY_PX
 from rs4d_core.scenes.layers.export import export_layer
@@ -40,7 +40,6 @@ from rs4d_core.scenes.seams.between_scenes import SceneMerger, SceneView, Settle
 from rs4d_core.scenes.windows.polygonize import Detection
 from rs4d_core.scenes.writers import Feature, RunRecord, geopackage, open_writer
 from rs4d_core.scenes.writers.replacement import Replacement, output_errors
-from rs4d_core.scenes.writers.writer import SUFFIXES
 
 BATCH = 2000
 
@@ -81,11 +80,6 @@ def segment_into_one_layer(
         RS4DError: as `run` does, or the layer cannot be written.
     """
     output = jobs.scenes[0].output
-    suffix = output.suffix.lower()
-    if suffix == ".json":
-        raise OptionError(f"{output}: a COCO file holds the pixels of one scene: use another ending, or give a folder")
-    if suffix not in SUFFIXES:
-        raise OptionError(f"{output}: no format is known by the ending {suffix!r}: use one of {', '.join(SUFFIXES)}")
     folder = output.with_name(f".{output.name}.scenes")
     with output_errors(output):
         folder.mkdir(exist_ok=True)

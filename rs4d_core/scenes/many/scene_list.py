@@ -63,6 +63,8 @@ def _named(given: Sequence[str]) -> Iterator[str]:
             yield name
             continue
         path = Path(name.removeprefix(LIST_MARK))
+        if name == LIST_MARK:
+            raise SceneError(f"{LIST_MARK} alone names no list: give {LIST_MARK}FILE, a text file with one name a line")
         lines = [line.strip() for line in _read_list(path).splitlines()]
         named = [line for line in lines if line and not line.startswith("#")]
         if not named:

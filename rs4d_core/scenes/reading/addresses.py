@@ -15,6 +15,8 @@ _SERVICES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
+# What stands in front of names in those file systems, at their beginning and not inside of others'.
+_SERVICE = re.compile(r"(?<![\w/])/vsi(?:curl/(?=https?://)|(s3|gs|az)/)", re.I)
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # File systems of GDAL that reach over a network; they also stand inside others, as in /vsizip//vsicurl/...
 _REMOTE = re.compile(
@@ -39,10 +41,15 @@ _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 def gdal_name(name: str) -> str:
     """What GDAL calls a scene: http(s)://, s3://, gs:// and az:// as names in its file systems, all else as it is."""
-    address = _ADDRESS.match(name)
-    if address is None or address[1].lower() not in _SERVICES:
+    scheme = _ADDRESS.match(name)
+    if scheme is None or scheme[1].lower() not in _SERVICES:
         return name
-    return _SERVICES[address[1].lower()] + name[address.end() :]
+    return _SERVICES[scheme[1].lower()] + name[scheme.end() :]
+
+
+def address(text: str) -> str:
+    """A name of GDAL's, or a text with such names, with addresses in their place: the way back from `gdal_name`."""
+    return _SERVICE.sub(lambda found: f"{found[1].lower()}://" if found[1] else "", text)
 
 
 def is_remote(name: str) -> bool:
@@ -68,13 +75,13 @@ def shown(name: str) -> str:
     if "/vsicurl?" in name:
         # GDAL's own way of giving headers and the like: the address is one of its parameters, encoded.
         return "/vsicurl?..."
-    address = _ADDRESS.search(name)
-    if address is None:
+    scheme = _ADDRESS.search(name)
+    if scheme is None:
         return name
-    place, slash, path = re.split(r"[?#]", name[address.end() :], maxsplit=1)[0].partition("/")
-    return name[: address.end()] + place.rpartition("@")[2] + slash + path
+    place, slash, path = re.split(r"[?#]", name[scheme.end() :], maxsplit=1)[0].partition("/")
+    return name[: scheme.end()] + place.rpartition("@")[2] + slash + path
 
 
 def without_secrets(text: str) -> str:
     """A text, such as an error of GDAL, whose addresses have lost user, password and query."""
-    return _IN_TEXT.sub(r"\1\3", text)
+    return _IN_TEXT.sub(r"\1\3", address(text))

@@ -15,7 +15,7 @@ from rasterio.transform import from_gcps
 
 from rs4d_core.errors import OptionError, SceneError
 from rs4d_core.scenes.polygons.ground import horizontal
-from rs4d_core.scenes.reading.addresses import shown
+from rs4d_core.scenes.reading.addresses import address, shown
 
 # QGIS shows a picture without a place like this: x counts pixels to the right, y upwards from the top edge, so that
 # all of it lies below zero and stands the right way up.
@@ -49,7 +49,8 @@ def georeference(dataset: DatasetReader) -> tuple[Affine, str | None, list[str]]
             notes.append("the scene has RPCs only: orthorectify it first, or its outlines have no place on the map")
     if not _is_usable(transform):
         raise SceneError(
-            f"{shown(dataset.name)} has a geotransform without extent {tuple(transform)[:6]}: georeference it again"
+            f"{shown(address(dataset.name))} has a geotransform without extent {tuple(transform)[:6]}: "
+            "georeference it again"
         )
     if crs is None:
         unit = "pixels, upwards from the top edge" if transform == PIXELS else "those of the file"

@@ -1,12 +1,13 @@
 """What a raster says of itself, read once: enough to see which rasters are tiles of one scene."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import rasterio
 from affine import Affine
 
 from rs4d_core.scenes.reading.addresses import shown
-from rs4d_core.scenes.reading.georeference import georeference
+from rs4d_core.scenes.reading.georeference import georeference, pixels_inside
 from rs4d_core.scenes.reading.raster import Raster
 
 
@@ -70,6 +71,22 @@ _KINDS = {
     "float32": "Float32",
     "float64": "Float64",
 }
+
+
+def check_scene(
+    name: str,
+    bands: Sequence[int] | None,
+    bbox: tuple[float, float, float, float] | None,
+    bbox_crs: str | None,
+) -> None:
+    """Sees whether `Scene.open` could do that, as far as it can be told without reading pixels. Raises as that does."""
+    raster = Raster.open(name, bands)
+    try:
+        transform, crs_wkt, _ = georeference(raster.dataset)
+        if bbox is not None:
+            pixels_inside(bbox, bbox_crs, transform, crs_wkt, raster.dataset.width, raster.dataset.height)
+    finally:
+        raster.close()
 
 
 def read_header(name: str) -> SceneHeader:

@@ -32,6 +32,12 @@ class Scale:
     note: str | None
 
 
+def check_resolution(wanted_m: float | None) -> None:
+    """Raises OptionError for metres a pixel that no scene can be read at; None leaves the choice to others."""
+    if wanted_m is not None and not (math.isfinite(wanted_m) and wanted_m > 0):
+        raise OptionError(f"a resolution of {wanted_m:g} m a pixel cannot be: give a number above 0")
+
+
 def choose_scale(
     pixel_m: tuple[float, float],
     expected_m: tuple[float, float],
@@ -49,8 +55,7 @@ def choose_scale(
     Raises:
         OptionError: `wanted_m` cannot be had, or would leave no pixel, or far too many.
     """
-    if wanted_m is not None and not (math.isfinite(wanted_m) and wanted_m > 0):
-        raise OptionError(f"a resolution of {wanted_m:g} m a pixel cannot be: give a number above 0")
+    check_resolution(wanted_m)
     own = math.sqrt(pixel_m[0] * pixel_m[1])
     if not (math.isfinite(own) and own > 0):
         if wanted_m is not None:

@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from rs4d_core.models.config import SIZE_DIVISOR
 
 LARGEST_PX = 4096
@@ -25,6 +23,8 @@ def largest_window(bytes_a_pixel: float, smallest_px: int, device: str) -> int:
 
 def _free_bytes(device: str) -> float:
     if device != "cpu":
+        import torch  # takes seconds, and options are checked before
+
         return torch.cuda.mem_get_info(device)[0]
     if sys.platform == "linux":
         # Not what nobody uses, which is little on any machine that has read files, but what can be had.

@@ -59,20 +59,19 @@ class Plan(Sequence[Window]):
         return Window(self.columns[column], self.rows[row], self.width, self.height)
 
 
-def plan(width: int, height: int, window_px: int, overlap_px: int) -> Plan:
-    """Windows that cover every pixel of a scene of `width` x `height` pixels, row by row.
-
-    All windows have the same size: `window_px`, or the scene's size along a side that is shorter than that. The last
-    row and column are shifted inwards rather than cut off, so neighbours overlap by `overlap_px` or more.
+def check_tiling(window_px: int | None, overlap_px: int | None) -> None:
+    """Sees whether scenes can be cut like that, as far as both are known.
 
     Raises:
         OptionError: `window_px` is no positive multiple of 32, or `overlap_px` is under 16 or not below `window_px`.
     """
     # A window of another size would have to be padded, and padding is an edge that is not in the scene.
-    if window_px < SIZE_DIVISOR or window_px % SIZE_DIVISOR:
+    if window_px is not None and (window_px < SIZE_DIVISOR or window_px % SIZE_DIVISOR):
         near = max(1, round(window_px / SIZE_DIVISOR)) * SIZE_DIVISOR
         raise OptionError(f"window of {window_px} px: it must be a multiple of {SIZE_DIVISOR} px; {near} would do")
-    if overlap_px >= window_px:
+    if overlap_px is None:
+        return
+    if window_px is not None and overlap_px >= window_px:
         raise OptionError(
             f"overlap of {overlap_px} px is not smaller than the window of {window_px} px: choose a smaller overlap"
         )
@@ -80,6 +79,18 @@ def plan(width: int, height: int, window_px: int, overlap_px: int) -> Plan:
         raise OptionError(
             f"overlap of {overlap_px} px: objects cut by a seam can only be joined with {MIN_OVERLAP_PX} px or more"
         )
+
+
+def plan(width: int, height: int, window_px: int, overlap_px: int) -> Plan:
+    """Windows that cover every pixel of a scene of `width` x `height` pixels, row by row.
+
+    All windows have the same size: `window_px`, or the scene's size along a side that is shorter than that. The last
+    row and column are shifted inwards rather than cut off, so neighbours overlap by `overlap_px` or more.
+
+    Raises:
+        OptionError: as `check_tiling` does.
+    """
+    check_tiling(window_px, overlap_px)
     columns, rows = (_starts(side, window_px, overlap_px) for side in (width, height))
     return Plan(columns, rows, min(window_px, width), min(window_px, height))
 

@@ -224,6 +224,20 @@ class ResultWriter:
             raise OSError(f"{found} of {counted(self.count, 'instance')} reached the file")
 
 
+def known_suffix(path: Path | str) -> str:
+    """The suffix of a result, in small letters. Raises OptionError where it stands for no format."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OptionError(f"{path}: no format is known by the ending {suffix!r}: use one of {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def check_output(path: Path | str) -> None:
+    """See, before a long run, that a result can be written there. Raises OptionError or OutputError."""
+    known_suffix(path)
+    Replacement(Path(path)).clear()
+
+
 def open_writer(
     path: Path | str,
     crs_wkt: str | None,
@@ -248,9 +262,7 @@ def open_writer(
         OptionError: no such format.
         OutputError: the result could not be written there in the end.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OptionError(f"{path}: no format is known by the ending {suffix!r}: use one of {', '.join(SUFFIXES)}")
+    suffix = known_suffix(path)
     writer = ResultWriter(Replacement(Path(path)), suffix, crs_wkt, classes, colors, run, earlier)
     try:
         writer._create()
