@@ -207,7 +207,9 @@ def _asked_for(arguments: argparse.Namespace) -> tuple["Jobs", "SegmentOptions"]
 
         check_picture_path(arguments.picture)
         if len(jobs.scenes) > 1:
-            raise OptionError("--picture shows one scene: leave it out, or give one scene")
+            arguments.picture = None
+            note = f"no picture is drawn: it would show one scene, and these are {len(jobs.scenes)}"
+            jobs = dataclasses.replace(jobs, notes=(*jobs.notes, note))
     return jobs, options
 
 

@@ -423,13 +423,16 @@ def test_the_command_takes_many_scenes_and_tells_of_each(small_scene, untrained_
         ([tmp_path / "a.tif", tmp_path / "b.tif"], "tiles.gpkg", None),
         ([tmp_path / "a.tif", tmp_path / "b.tif"], "layers/", ["a.gpkg", "b.gpkg"]),
     ):
-        assert main(["segment", *map(str, names), "-o", f"{tmp_path}/{output}", *options]) == 0
+        picture = tmp_path / f"{Path(output).stem}.png"
+        command = ["segment", *map(str, names), "-o", f"{tmp_path}/{output}", "--picture", str(picture), *options]
+        assert main(command) == 0
         told = json.loads(capsys.readouterr().out)
         assert [note for note in told["notes"] if "tiles" in note] == [
             f"the tiles are read as one scene, {path.name}: keep that beside the layer"
             for path in tmp_path.glob(f"{Path(output).stem}.*.vrt")
         ]
         assert Path(told["output"]) == tmp_path / output
+        assert picture.exists() == (scenes is None) != any("no picture" in note for note in told["notes"])
         assert told["instances"] == sum(told["by_class"].values()) > 0
         assert scenes == ([Path(scene["output"]).name for scene in told["scenes"]] if "scenes" in told else None)
     assert polygons(tmp_path / "tiles.gpkg") == polygons(tmp_path / "whole.gpkg")

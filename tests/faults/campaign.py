@@ -106,9 +106,7 @@ def campaign(
     """
     outcome, whole, broken = Outcome(), folder / "whole.gpkg", folder / "broken.gpkg"
     began = time.perf_counter()
-    with _command(scene, whole, request or {}, folder / "log") as process:
-        if process.wait():
-            raise RuntimeError((folder / "log").read_text())
+    _run_to_the_end(scene, whole, request or {}, folder / "log")
     unbroken_s, wanted = time.perf_counter() - began, content(whole)
     outcome.instances = len(wanted)
     whole.unlink()
@@ -137,8 +135,7 @@ def campaign(
             outcome.engines += by_engine
             outcome.kept.append(kept_beside(broken))
             print(f"kill {outcome.kills}: {outcome.kept[-1]} windows kept", file=sys.stderr, flush=True)
-    with _command(scene, broken, request or {}, folder / "log") as process:
-        process.wait()
+    _run_to_the_end(scene, broken, request or {}, folder / "log")
     _compare(broken, wanted, outcome)
     outcome.seconds = (unbroken_s, time.perf_counter() - began)
     return outcome
@@ -206,6 +203,13 @@ class _Forked:
             os.dup2(file.fileno(), 2)
             os.dup2(nothing.fileno(), 1)
         os._exit(main(["segment", str(scene), "-o", str(output), *_options(request)]))
+
+
+def _run_to_the_end(scene: Path, output: Path, request: dict, log: Path) -> None:
+    with _Forked(scene, output, request, log) as process:
+        pass
+    if process.poll():
+        raise RuntimeError(log.read_text())
 
 
 def _engine(scene: Path, output: Path, request: dict, log: Path) -> subprocess.Popen:
