@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.config import BoxHeadConfig
+from rs4d_core.models.prepared import Prepared
 from rs4d_core.models.regions import Regions, region_features
 
 _SIZE = 7
@@ -20,6 +21,7 @@ class BoxHead(nn.Module):
         self.shared_fcs = nn.ModuleList(
             [nn.Linear(channels * _SIZE * _SIZE, config.hidden), nn.Linear(config.hidden, config.hidden)]
         )
+        self._first = Prepared()
         self.fc_cls = nn.Linear(config.hidden, classes + 1)
         self.fc_reg = nn.Linear(config.hidden, 4 * classes)
         nn.init.normal_(self.fc_cls.weight, std=0.01)
@@ -31,11 +33,10 @@ class BoxHead(nn.Module):
         """Class logits `(K, classes + 1)` and per-class box deltas `(K, classes, 4)` of K regions."""
         features = region_features(levels, regions, _SIZE).permute(0, 2, 3, 1)
         first, *others = self.shared_fcs
-        # The layer's columns are turned to the features' order in memory, not the many features to the layer's.
-        weight = first.weight.unflatten(1, (-1, _SIZE, _SIZE)).permute(0, 2, 3, 1).flatten(1)
-        hidden = F.relu(F.linear(features.flatten(1), weight, first.bias))
+        (weight,) = self._first.of([first.weight], _cell_by_cell)
+        hidden = F.relu(F.linear(features.flatten(1), weight, first.bias), inplace=True)
         for layer in others:
-            hidden = F.relu(layer(hidden))
+            hidden = F.relu(layer(hidden), inplace=True)
         return self.fc_cls(hidden).float(), self.fc_reg(hidden).unflatten(1, (self.classes, 4)).float()
 
     def losses(
@@ -67,3 +68,8 @@ class BoxHead(nn.Module):
     def decode(deltas: Tensor, regions: Regions) -> Tensor:
         """Boxes `(K, classes, 4)` from deltas of the same shape."""
         return box_ops.decode(deltas, regions.boxes_xyxy[:, None].expand_as(deltas), box_ops.BOX_HEAD_STD)
+
+
+def _cell_by_cell(weight: Tensor) -> tuple[Tensor]:
+    """The first layer's columns in the order that the features have in memory: it has fewer numbers than they."""
+    return (weight.unflatten(1, (-1, _SIZE, _SIZE)).permute(0, 2, 3, 1).flatten(1),)

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rs4d_core.models.prepared import Prepared
+
 
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of a map `(B, C, H, W)`, each pixel by itself."""
@@ -26,6 +28,7 @@ class Upsample2x(nn.ConvTranspose2d):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 2, stride=2)
+        self._prepared = Prepared()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, C', 2H, 2W)`, channels last in memory."""
@@ -33,7 +36,14 @@ class Upsample2x(nn.ConvTranspose2d):
         rows = self.blocks(x).transpose(2, 3)
         return rows.reshape(batch, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
 
-    def blocks(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` to the four pixels that each becomes, `(B, H, W, 2, 2, C')`: rows before columns."""
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        return F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4)).unflatten(3, (2, 2, -1))
+    def blocks(self, x: Tensor, biased: bool = True) -> Tensor:
+        """`(B, C, H, W)` to the four pixels that each becomes, `(B, H, W, 2, 2, C')`: rows before columns.
+
+        Without the bias where whoever reads them adds it.
+        """
+        weight, bias = self._prepared.of([self.weight, self.bias], _as_product)
+        return F.linear(x.permute(0, 2, 3, 1), weight, bias if biased else None).unflatten(3, (2, 2, -1))
+
+
+def _as_product(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)

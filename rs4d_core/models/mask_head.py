@@ -11,6 +11,7 @@ from rs4d_core.models.encoder import EncoderOutput
 from rs4d_core.models.instances import MaskPatch, Target
 from rs4d_core.models.layers import Upsample2x
 from rs4d_core.models.regions import Regions, region_features
+from rs4d_core.ops.drawn_masks import can_draw, drawn_masks
 from rs4d_core.ops.roi_align import roi_align
 
 _SIZE = 14
@@ -40,14 +41,17 @@ class MaskHead(nn.Module):
         """Mask logits `(K, 28, 28)` of K regions, each of its label's class."""
         hidden = region_features(levels, regions, _SIZE)
         for conv in self.convs:
-            hidden = F.relu(conv(hidden))
-        # Each pixel's four, `(K, 14 * 14 * 4, C)`: what is laid out as a map is the one number that is left of each.
-        hidden = F.relu(self.upsample.blocks(hidden)).flatten(1, 4)
+            hidden = F.relu(conv(hidden), inplace=True)
         # Only the mask of a region's own class is computed, not one for every class.
-        weight = self.conv_logits.weight[labels].flatten(2)
-        logits = torch.bmm(hidden, weight.to(hidden.dtype)).float()
+        weight, bias = self.conv_logits.weight[labels], self.conv_logits.bias[labels][:, None, None]
+        if can_draw(hidden.device.type, hidden.dtype, hidden.shape[1]):
+            logits = drawn_masks(self.upsample.blocks(hidden, biased=False), self.upsample.bias, weight.flatten(1))
+            return logits.add_(bias)
+        # Each pixel's four, `(K, 14 * 14 * 4, C)`: what is laid out as a map is the one number that is left of each.
+        hidden = F.relu(self.upsample.blocks(hidden), inplace=True).flatten(1, 4)
+        logits = torch.bmm(hidden, weight.flatten(2).to(hidden.dtype)).float()
         logits = logits.view(-1, _SIZE, _SIZE, 2, 2).transpose(2, 3).reshape(-1, 2 * _SIZE, 2 * _SIZE)
-        return logits + self.conv_logits.bias[labels][:, None, None]
+        return logits + bias
 
     def losses(
         self,

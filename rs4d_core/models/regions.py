@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.neck import STRIDES
-from rs4d_core.ops.roi_align import roi_align
+from rs4d_core.ops.roi_align import pyramid_roi_align
 
 _FINEST_SIDE = 56.0
 _LEVELS = 4
@@ -56,13 +56,5 @@ def region_features(levels: list[Tensor], regions: Regions, size: int) -> Tensor
     """
     sides = box_ops.area(regions.boxes_xyxy).clamp(min=1e-6).sqrt()
     level_of = torch.log2(sides / _FINEST_SIDE + 1e-6).floor().clamp(0, _LEVELS - 1).long()
-    chosen, aligned = [], []
-    for index in range(_LEVELS):
-        mine = torch.nonzero(level_of == index).squeeze(1)
-        if len(mine) or not index:  # level 0 even without regions, so that the result has its shape and its gradient
-            part = regions[mine]
-            chosen.append(mine)
-            aligned.append(roi_align(levels[index], part.boxes_xyxy, part.batch_index, size, 1 / STRIDES[index]))
-    # As rows of a channels-last map: torch would lay the maps themselves out anew.
-    rows = torch.cat([features.permute(0, 2, 3, 1) for features in aligned])
-    return rows.index_select(0, torch.cat(chosen).argsort()).permute(0, 3, 1, 2)
+    finest = slice(_LEVELS)
+    return pyramid_roi_align(levels[finest], level_of, regions.boxes_xyxy, regions.batch_index, size, STRIDES[finest])

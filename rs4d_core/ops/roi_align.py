@@ -1,5 +1,7 @@
 """RoIAlign: the features inside a box, resampled to a grid of fixed size."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -39,17 +41,67 @@ def roi_align(
         OptionError: the shapes do not fit each other, a map is empty, or a batch index is not one of the B maps.
     """
     _check(features, boxes_xyxy, batch_index)
-    precision = torch.float64 if features.dtype == torch.float64 else torch.float32
+    return _align(
+        [features], torch.zeros_like(batch_index), boxes_xyxy, batch_index, output_size, [spatial_scale], sampling_ratio
+    )
+
+
+def pyramid_roi_align(
+    levels: Sequence[Tensor],
+    level_of: Tensor,
+    boxes_xyxy: Tensor,
+    batch_index: Tensor,
+    output_size: int,
+    strides: Sequence[int],
+) -> Tensor:
+    """`roi_align` from several maps, each box from its own; two samples a cell and axis.
+
+    Args:
+        levels: `(B, C, H / stride, W / stride)` each, up to four.
+        level_of: `(K,)` int64 which of them each box reads.
+        boxes_xyxy: `(K, 4)` image pixels.
+        batch_index: `(K,)`.
+        output_size: S.
+        strides: pixels a feature cell of each level.
+
+    Returns:
+        `(K, C, S, S)`, channels last in memory, as from `roi_align`.
+
+    Raises:
+        OptionError: the shapes do not fit each other, a map is empty, or an index is not one of the B maps.
+    """
+    for level in levels:
+        _check(level, boxes_xyxy, batch_index)
+    return _align(levels, level_of, boxes_xyxy, batch_index, output_size, [1 / stride for stride in strides], 2)
+
+
+def _align(
+    levels: Sequence[Tensor],
+    level_of: Tensor,
+    boxes_xyxy: Tensor,
+    batch_index: Tensor,
+    output_size: int,
+    scales: Sequence[float],
+    sampling_ratio: int,
+) -> Tensor:
+    dtype = levels[0].dtype
+    precision = torch.float64 if dtype == torch.float64 else torch.float32
     # Feature cells, with the cells' centres at whole numbers.
-    boxes = boxes_xyxy.detach().to(precision) * spatial_scale - 0.5
-    samples = _samples(boxes, output_size, sampling_ratio, most=max(features.shape[2:]))
+    scale = torch.tensor(scales, dtype=precision, device=boxes_xyxy.device)[level_of]
+    boxes = boxes_xyxy.detach().to(precision) * scale[:, None] - 0.5
+    samples = _samples(boxes, output_size, sampling_ratio, most=max(max(level.shape[2:]) for level in levels))
     batch_index = batch_index.detach().long()
-    if features.device.type == "cpu" and features.dtype in _COMPILED_DTYPES:
+    if levels[0].device.type == "cpu" and dtype in _COMPILED_DTYPES:
         # numba takes half a second to import.
         from rs4d_core.ops.roi_align_numba import roi_align_numba
 
-        return roi_align_numba(features, boxes, batch_index, samples, output_size)
-    return _roi_align_torch(features, boxes, batch_index, samples, output_size)
+        return roi_align_numba(levels, level_of, boxes, batch_index, samples, output_size)
+    chosen, aligned = [], []
+    for index, level in enumerate(levels):
+        mine = torch.nonzero(level_of == index).squeeze(1)
+        chosen.append(mine)
+        aligned.append(_roi_align_torch(level, boxes[mine], batch_index[mine], samples[mine], output_size))
+    return torch.cat(aligned).index_select(0, torch.cat(chosen).argsort())
 
 
 def _samples(boxes_xyxy: Tensor, output_size: int, sampling_ratio: int, most: int) -> Tensor:

@@ -4,6 +4,8 @@ Channels last makes every bilinear sample a sum of four contiguous rows of C num
 are: only the cells that boxes touch become float32, not the whole map.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,97 +13,119 @@ from torch.autograd.function import once_differentiable
 
 from rs4d_core.ops.compiled import compiled, run_spans
 from rs4d_core.ops.float_bits import array_of, number, rounded_like
+from rs4d_core.ops.lanes import LANES, everywhere, load, store
 
+MOST_LEVELS = 4
 # Channels that one task of the backward pass writes.
 BLOCK = 128
 
 _FLOAT = np.float32
+_ZERO = _FLOAT(0)
+
+
+@compiled(forceinline=True)
+def _point(i, start, end, points, size):
+    """The cells on both sides of the i-th of `points` sample points between `start` and `end` on an axis of `size`, and
+    the weights that their values count with: both 0 where the point is outside the map.
+    """
+    position = start + (_FLOAT(i) + _FLOAT(0.5)) * ((end - start) / _FLOAT(points))
+    inside = _FLOAT(1) if -1 <= position <= size else _FLOAT(0)
+    position = min(max(position, _FLOAT(0)), _FLOAT(size - 1))
+    low = int(position)
+    part = position - _FLOAT(low)
+    return low, min(low + 1, size - 1), (_FLOAT(1) - part) * inside, part * inside
 
 
 @compiled()
 def _neighbours(start, end, points, size):
-    """The cells on both sides of each of the `points` sample points between `start` and `end` on an axis of `size`.
-
-    Point i lies between cells `low[i]` and `high[i]`, whose values count with the weights of the same index: both 0
-    where the point is outside the map.
-    """
+    """What `_point` says of all of them, an array each."""
     low, high = np.empty(points, np.int64), np.empty(points, np.int64)
     weight_low, weight_high = np.empty(points, _FLOAT), np.empty(points, _FLOAT)
     for i in range(points):
-        position = start + (_FLOAT(i) + _FLOAT(0.5)) * ((end - start) / _FLOAT(points))
-        inside = _FLOAT(1) if -1 <= position <= size else _FLOAT(0)
-        position = min(max(position, _FLOAT(0)), _FLOAT(size - 1))
-        low[i] = int(position)
-        high[i] = min(low[i] + 1, size - 1)
-        part = position - _FLOAT(low[i])
-        weight_low[i] = (_FLOAT(1) - part) * inside
-        weight_high[i] = part * inside
+        low[i], high[i], weight_low[i], weight_high[i] = _point(i, start, end, points, size)
     return low, high, weight_low, weight_high
 
 
 @compiled()
-def _taps(start, end, cells, samples, size):
+def _taps(start, end, cells, samples, size, scale, ends, taken, weights):
     """What each of the `cells` between `start` and `end` takes from an axis of `size`, all its `samples` together.
 
-    Cell i is the sum of the features from `first[i]` to before `stop[i]`, each times its weight: that of feature f is
-    `weights[i, f - first[i]]`.
+    Cell i is the sum of the features `taken[ends[i]]` to before `taken[ends[i + 1]]`, each times its weight, in which
+    `scale` is. Returns the range of the features.
     """
-    low, high, weight_low, weight_high = _neighbours(start, end, cells * samples, size)
-    first, stop = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
-    widest = 0
-    for i in range(cells * samples):
-        cell = i // samples
-        first[cell] = min(first[cell], low[i]) if i % samples else low[i]
-        stop[cell] = max(stop[cell], high[i] + 1)
-        widest = max(widest, stop[cell] - first[cell])
-    weights = np.zeros((cells, widest), _FLOAT)
-    for i in range(cells * samples):
-        cell = i // samples
-        weights[cell, low[i] - first[cell]] += weight_low[i]
-        weights[cell, high[i] - first[cell]] += weight_high[i]
-    return first, stop, weights
+    count, first, stop = 0, size, 0
+    for cell in range(cells):
+        begin = count
+        ends[cell] = begin
+        for sample in range(samples):
+            low, high, weight_low, weight_high = _point(cell * samples + sample, start, end, cells * samples, size)
+            for feature, weight in ((low, weight_low * scale), (high, weight_high * scale)):
+                if not weight:
+                    continue
+                first, stop = min(first, feature), max(stop, feature + 1)
+                at = count
+                # Points come in order: what they share are the last two features.
+                while at > begin and taken[at - 1] > feature:
+                    at -= 1
+                if at > begin and taken[at - 1] == feature:
+                    weights[at - 1] += weight
+                else:
+                    taken[count], weights[count] = feature, weight
+                    count += 1
+    ends[cells] = count
+    return first, stop
 
 
 @compiled(fastmath={"contract", "nsz"})
-def _forward(features, boxes_xyxy, batch_index, samples, pooled, start, stop):
-    """Boxes `start..stop`: `features (B, H, W, C)`, `pooled (K, S, S, C)`.
+def _forward(
+    levels, sizes, level_of, boxes_xyxy, batch_index, samples, most_samples, pooled, cells, channels, start, stop
+):
+    """Boxes `start..stop`: flat `levels (B, H, W, C)` of `sizes (4, 2)`, flat `pooled (K, S, S, C)`.
 
     The weight of a sample is one across times one down. So the rows that a row of cells reads are summed first, over
     the columns that the box covers, and then the columns of this one line: fewer sums than one for each sample.
     """
-    _, height, width, channels = features.shape
-    cells = pooled.shape[1]
-    line = np.empty((width, channels), _FLOAT)
-    total = np.empty(channels, _FLOAT)
+    line = np.empty(sizes[:, 1].max() * channels, _FLOAT)
+    whole = channels - channels % LANES
+    most = 2 * cells * most_samples
+    ends_y, rows, weights_y = np.empty(cells + 1, np.int64), np.empty(most, np.int64), np.empty(most, _FLOAT)
+    ends_x, columns, weights_x = np.empty(cells + 1, np.int64), np.empty(most, np.int64), np.empty(most, _FLOAT)
     for box in range(start, stop):
+        values = levels[level_of[box]]
+        height, width = sizes[level_of[box]]
         x0, y0, x1, y1 = boxes_xyxy[box]
         across, down = samples[box]
-        if across * down == 0:
-            pooled[box] = 0
-            continue
-        top, bottom, weights_y = _taps(y0, y1, cells, down, height)
-        left, right, weights_x = _taps(x0, x1, cells, across, width)
-        weights_y *= _FLOAT(1) / _FLOAT(down * across)
-        values = features[batch_index[box]]
-        first, last = left.min(), right.max()
+        share = _FLOAT(1) / _FLOAT(max(down * across, 1))
+        _taps(y0, y1, cells, down, height, share, ends_y, rows, weights_y)
+        first, last = _taps(x0, x1, cells, across, width, _FLOAT(1), ends_x, columns, weights_x)
+        image = batch_index[box] * height
         for row in range(cells):
-            line[first:last] = 0
-            for y in range(top[row], bottom[row]):
-                weight = weights_y[row, y - top[row]]
-                if weight:
-                    for x in range(first, last):
-                        of_line, value = line[x], values[y, x]
-                        for c in range(channels):
-                            of_line[c] += weight * number(value[c])
-            for col in range(cells):
-                total[:] = 0
-                for x in range(left[col], right[col]):
-                    weight, of_line = weights_x[col, x - left[col]], line[x]
-                    for c in range(channels):
-                        total[c] += weight * of_line[c]
-                cell = pooled[box, row, col]
-                for c in range(channels):
-                    cell[c] = rounded_like(total[c], cell[c])
+            for x in range(first, last):
+                for c in range(0, whole, LANES):
+                    total = everywhere(_ZERO)
+                    for tap in range(ends_y[row], ends_y[row + 1]):
+                        at = ((image + rows[tap]) * width + x) * channels + c
+                        total = total + everywhere(weights_y[tap]) * load(values, at)
+                    store(line, (x - first) * channels + c, total)
+                for c in range(whole, channels):
+                    single = _ZERO
+                    for tap in range(ends_y[row], ends_y[row + 1]):
+                        at = ((image + rows[tap]) * width + x) * channels + c
+                        single += weights_y[tap] * number(values[at])
+                    line[(x - first) * channels + c] = single
+            for column in range(cells):
+                cell = ((box * cells + row) * cells + column) * channels
+                for c in range(0, whole, LANES):
+                    total = everywhere(_ZERO)
+                    for tap in range(ends_x[column], ends_x[column + 1]):
+                        at = (columns[tap] - first) * channels + c
+                        total = total + everywhere(weights_x[tap]) * load(line, at)
+                    store(pooled, cell + c, total)
+                for c in range(whole, channels):
+                    single = _ZERO
+                    for tap in range(ends_x[column], ends_x[column + 1]):
+                        single += weights_x[tap] * line[(columns[tap] - first) * channels + c]
+                    pooled[cell + c] = rounded_like(single, pooled[cell + c])
 
 
 @compiled(fastmath={"contract", "nsz"})
@@ -142,36 +166,58 @@ def _backward(grad_pooled, boxes_xyxy, batch_index, samples, grad_features, star
 
 class _RoIAlign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, features, boxes_xyxy, batch_index, samples, output_size):
-        ctx.save_for_backward(boxes_xyxy, batch_index, samples)
-        ctx.shape, ctx.dtype = features.shape, features.dtype
-        pooled = torch.empty(len(boxes_xyxy), output_size, output_size, features.shape[1], dtype=features.dtype)
-        tensors = _channels_last(features), boxes_xyxy, batch_index, samples, pooled
-        arrays = [array_of(tensor) for tensor in tensors]
-        run_spans(lambda start, stop: _forward(*arrays, start, stop), len(boxes_xyxy))
+    def forward(ctx, boxes_xyxy, batch_index, samples, level_of, output_size, *levels):
+        ctx.save_for_backward(boxes_xyxy, batch_index, samples, level_of)
+        ctx.shapes, ctx.dtype = [level.shape for level in levels], levels[0].dtype
+        channels = levels[0].shape[1]
+        pooled = torch.empty(len(boxes_xyxy), output_size, output_size, channels, dtype=ctx.dtype)
+        # Always as many levels, so that one kernel is compiled.
+        maps = tuple(array_of(_channels_last(level)).reshape(-1) for level in levels)
+        maps += maps[-1:] * (MOST_LEVELS - len(maps))
+        sizes = np.array([level.shape[2:] for level in levels])
+        boxes = [array_of(tensor) for tensor in (level_of, boxes_xyxy, batch_index, samples)]
+        most_samples = int(samples.max()) if len(samples) else 0
+        into = array_of(pooled).reshape(-1)
+        run_spans(
+            lambda start, stop: _forward(maps, sizes, *boxes, most_samples, into, output_size, channels, start, stop),
+            len(boxes_xyxy),
+        )
         return pooled.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_pooled):
-        batch, channels, height, width = ctx.shape
-        grad_features = torch.zeros(batch, height, width, channels)
-        tensors = _channels_last(grad_pooled.float()), *ctx.saved_tensors, grad_features
-        arrays = [array_of(tensor) for tensor in tensors]
-        run_spans(lambda start, stop: _backward(*arrays, start, stop), batch * -(-channels // BLOCK))
-        return grad_features.permute(0, 3, 1, 2).to(ctx.dtype), None, None, None, None
+        *positions, level_of = ctx.saved_tensors
+        grad_pooled = _channels_last(grad_pooled.float())
+        grads = []
+        for level, (batch, channels, height, width) in enumerate(ctx.shapes):
+            mine = torch.nonzero(level_of == level).squeeze(1)
+            grad = torch.zeros(batch, height, width, channels)
+            arrays = [array_of(tensor[mine]) for tensor in (grad_pooled, *positions)] + [array_of(grad)]
+            _run_backward(arrays, batch * -(-channels // BLOCK))
+            grads.append(grad.permute(0, 3, 1, 2).to(ctx.dtype))
+        return None, None, None, None, None, *grads
+
+
+def _run_backward(arrays: list[np.ndarray], tasks: int) -> None:
+    run_spans(lambda start, stop: _backward(*arrays, start, stop), tasks)
 
 
 def roi_align_numba(
-    features: Tensor, boxes_xyxy: Tensor, batch_index: Tensor, samples: Tensor, output_size: int
+    levels: Sequence[Tensor],
+    level_of: Tensor,
+    boxes_xyxy: Tensor,
+    batch_index: Tensor,
+    samples: Tensor,
+    output_size: int,
 ) -> Tensor:
-    """RoIAlign (see `roi_align`) of float32 or bfloat16 `features (B, C, H, W)` on the CPU.
+    """RoIAlign (see `roi_align`) of float32 or bfloat16 maps `(B, C, H, W)`, up to `MOST_LEVELS`, on the CPU.
 
-    `boxes_xyxy (K, 4)` float32 in feature cells, cell centres at whole numbers; `batch_index (K,)` int64;
-    `samples (K, 2)` int64, across and down.
+    `level_of (K,)` int64, the map that each box reads; `boxes_xyxy (K, 4)` float32 in feature cells of that map, cell
+    centres at whole numbers; `batch_index (K,)` int64; `samples (K, 2)` int64, across and down.
     """
-    positions = (tensor.cpu().contiguous() for tensor in (boxes_xyxy, batch_index, samples))
-    return _RoIAlign.apply(features, *positions, output_size)
+    positions = (tensor.cpu().contiguous() for tensor in (boxes_xyxy, batch_index, samples, level_of))
+    return _RoIAlign.apply(*positions, output_size, *levels)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from rs4d_core.models.config import PRESETS, PromptHeadConfig, SegmenterConfig, 
 from rs4d_core.models.layers import Upsample2x
 from rs4d_core.models.mixer import CONV_KERNEL, BidirectionalMixer
 from rs4d_core.models.neck import STRIDES
+from rs4d_core.models.regions import Regions
 from rs4d_core.models.segmenter import Segmenter
 from rs4d_core.ops.selective_scan import selective_scan
 
@@ -98,6 +99,27 @@ def test_predicting_proposes_what_training_proposes(dtype):
         assert len(first) > 10
         # The product of the best anchors alone adds its terms in another order, and bfloat16 rounds to 2^-9.
         torch.testing.assert_close(second, first, rtol=0, atol=1e-3 if dtype == torch.float32 else 0.3)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_heads_say_the_same_while_predicting_and_while_training(dtype, error):
+    model = segmenter().eval()
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, 32, 160 // stride, 96 // stride, generator=generator) for stride in STRIDES]
+    levels = [level.to(dtype, memory_format=torch.channels_last) for level in levels]
+    corner = torch.rand(40, 2, generator=generator) * 80
+    drawn = torch.cat([corner, corner + torch.rand(40, 2, generator=generator) * 90 + 2], dim=1)
+    regions, labels = Regions.of_images([drawn[:15], drawn[15:]]), torch.arange(40) % len(CLASSES)
+
+    def said() -> list[torch.Tensor]:
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            return [*model.box_head(levels, regions), model.mask_head(levels, regions, labels)]
+
+    trained = said()
+    with torch.inference_mode():
+        predicted = said()
+    for first, second in zip(trained, predicted, strict=True):
+        assert (first - second).abs().max() <= error * first.abs().max()
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs4d_core.errors import OptionError
-from rs4d_core.ops.roi_align import roi_align
+from rs4d_core.ops.roi_align import pyramid_roi_align, roi_align
 
 
 def add_sample(weights, y, x, share):
@@ -59,9 +59,10 @@ def random_features(channels):
 
 
 @pytest.mark.parametrize("sampling_ratio", [2, 0])
-# More than one block of channels of the compiled backward pass, and the float64 path in plain torch.
+# More than one block of channels of the compiled backward pass, channels beyond the last whole vector, and the float64
+# path in plain torch.
 @pytest.mark.parametrize(
-    ("dtype", "channels", "error"), [(torch.float32, 130, 1e-5), (torch.bfloat16, 5, 0.05), (torch.float64, 3, 1e-12)]
+    ("dtype", "channels", "error"), [(torch.float32, 130, 1e-5), (torch.bfloat16, 21, 0.05), (torch.float64, 3, 1e-12)]
 )
 def test_values_and_gradients_agree_with_the_loop(dtype, channels, error, sampling_ratio):
     features = random_features(channels).to(dtype)
@@ -75,6 +76,20 @@ def test_values_and_gradients_agree_with_the_loop(dtype, channels, error, sampli
         assert found.dtype == dtype
         assert found.shape == wanted.shape
         assert (found.double() - wanted).abs().max() <= error * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_boxes_that_read_several_levels_get_what_each_level_gives_them(dtype):
+    strides, level_of = (4, 8, 16), torch.tensor([2, 0, 1, 0, 2, 0])
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, 5, 80 // s, 96 // s, generator=generator).to(dtype).requires_grad_() for s in strides]
+    pooled = pyramid_roi_align(levels, level_of, BOXES, IMAGES, 3, strides)
+    grads = torch.autograd.grad(pooled.double().square().sum(), levels)
+    for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
+        mine = level_of == index
+        alone = roi_align(level, BOXES[mine], IMAGES[mine], 3, 1 / stride)
+        assert torch.equal(pooled[mine], alone)
+        torch.testing.assert_close(grads[index], torch.autograd.grad(alone.double().square().sum(), level)[0])
 
 
 def test_memory_layout_and_threads_change_nothing():
