@@ -1,8 +1,10 @@
 """The desk's queue, orders, filters and histogram: the plugin's pure parts, which need no QGIS."""
 
+import importlib
 import itertools
 import json
 import math
+import pkgutil
 import random
 import sys
 from collections import Counter
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, STATUSES
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.objects import ReviewObject
-from rs4d_qgis.review.queue.order import Order, sort_key
-from rs4d_qgis.review.queue.place import Place
-from rs4d_qgis.review.queue.session import Session
-from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
+from rs4d_qgis.review import logic
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.histogram import ScoreHistogram
+from rs4d_qgis.review.logic.objects import ReviewObject
+from rs4d_qgis.review.logic.order import Order, sort_key
+from rs4d_qgis.review.logic.place import Place
+from rs4d_qgis.review.logic.session import Session
 
 CLASSES = ("", "building", "ship")
 scores = st.none() | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
@@ -254,5 +257,7 @@ def test_a_place_that_cannot_be_read_is_the_start(told):
     assert Place.from_json(told) == Place()
 
 
-def test_none_of_this_needs_qgis():
-    assert "qgis" not in sys.modules
+def test_no_logic_of_the_desk_needs_qgis():
+    for module in pkgutil.iter_modules(logic.__path__, f"{logic.__name__}."):
+        importlib.import_module(module.name)
+    assert sys.modules.keys().isdisjoint({"qgis", "PyQt5", "PyQt6"})

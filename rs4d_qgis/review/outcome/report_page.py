@@ -31,7 +31,7 @@ from qgis.PyQt.QtGui import QColor, QFont, QImage, QPainter, QPen
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review.outcome.summary import Summary, SummaryRow
+from rs4d_qgis.review.logic.summary import Summary, SummaryRow
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 

@@ -1,1 +1,1 @@
-"""Which objects are looked at, one after the other, and what is decided on them."""
+"""The desk's queue on the screen: what it holds, the current object, its place on the map, and decisions."""

@@ -20,9 +20,9 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.objects import ReviewObject
 from rs4d_qgis.review.queue.key_button import KeyButton
 from rs4d_qgis.review.queue.many import decide_on_many, set_class_of_many
-from rs4d_qgis.review.queue.objects import ReviewObject
 from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced

@@ -17,6 +17,8 @@ _TIMES_AS_WIDE = 5.0
 _LEAST_VIEW_M = 40.0
 # Of the view: an object that is wholly inside this middle part needs no panning.
 _MIDDLE = 0.6
+# What is selected is to be judged too: QGIS would hide the imagery under it.
+_SELECTION_ALPHA = 110
 _COLOR, _HALO = QColor(255, 214, 0), QColor(0, 0, 0, 160)
 _WIDTH_PX = 3
 
@@ -40,8 +42,9 @@ class MapView(QObject):
         self._band.setWidth(_WIDTH_PX)
         self._seen: int | None = None
         self._shown = False
+        self._own_selection = self._selection = QColor()
         desk.current_changed.connect(self._follow)
-        desk.reviewed_changed.connect(self._forget)
+        desk.reviewed_changed.connect(self._another_layer)
 
     def look(self) -> None:
         """Highlight the current object, and have it in view."""
@@ -65,13 +68,23 @@ class MapView(QObject):
             self._highlight()
             return
         self._seen = self._desk.session.current
-        if not (self._desk.picking and self._is_in_view()):  # else the analyst looks at it already
+        if not (self._desk.on_map and self._is_in_view()):  # else the analyst looks at it already
             self.look()
         else:
             self._highlight()
 
-    def _forget(self) -> None:
+    def _another_layer(self) -> None:
         self._seen = None
+        if sip.isdeleted(self._canvas):
+            return
+        now = self._canvas.selectionColor()
+        if self._desk.reviewed is not None and now != self._selection:
+            self._own_selection, self._selection = now, QColor(now)
+            self._selection.setAlpha(min(now.alpha(), _SELECTION_ALPHA))
+            self._canvas.setSelectionColor(self._selection)
+        elif self._desk.reviewed is None and now == self._selection:
+            self._canvas.setSelectionColor(self._own_selection)
+            self._selection = QColor()
 
     def _highlight(self) -> QgsGeometry | None:
         current = self._desk.session.current
@@ -87,6 +100,8 @@ class MapView(QObject):
 
     def _is_in_view(self) -> bool:
         layer = self._desk.reviewed.layer
+        if self._desk.session.current is None:
+            return False
         box = layer.getGeometry(self._desk.session.current).boundingBox()
         box = bounds_in(self._canvas.mapSettings().destinationCrs(), box, layer.crs())
         return box is not None and self._canvas.extent().intersects(box)

@@ -20,7 +20,7 @@ from qgis.PyQt.QtWidgets import (
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.queue.order import Order
+from rs4d_qgis.review.logic.order import Order
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count
 

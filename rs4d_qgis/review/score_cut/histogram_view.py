@@ -8,7 +8,7 @@ from qgis.PyQt.QtWidgets import QSizePolicy, QWidget
 
 from rs4d_qgis.compat import x_of
 from rs4d_qgis.layers.results import OTHER_COLOR
-from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
+from rs4d_qgis.review.logic.histogram import ScoreHistogram
 from rs4d_qgis.translation import tr
 
 _LINES_HIGH = 4

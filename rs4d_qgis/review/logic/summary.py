@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 
 _ORDER = (ACCEPTED, PENDING, REJECTED)
 

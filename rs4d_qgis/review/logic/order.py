@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 
 # A score that is as good as tossing a coin.
 _DOUBTFUL = 0.5

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rs4d_qgis.layers.statuses import STATUSES
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.order import Order
-from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.order import Order
+from rs4d_qgis.review.logic.session import Session
 
 
 @dataclass(frozen=True)

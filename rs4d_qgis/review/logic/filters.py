@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 
 
 @dataclass(frozen=True)

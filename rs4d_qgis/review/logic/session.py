@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.objects import ReviewObject
-from rs4d_qgis.review.queue.order import Order, sort_key
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.objects import ReviewObject
+from rs4d_qgis.review.logic.order import Order, sort_key
 
 
 class Session:

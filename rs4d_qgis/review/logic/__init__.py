@@ -1,0 +1,1 @@
+"""What the desk knows and does without Qt and QGIS: the queue, its order and filters, numbers, curves."""
