@@ -30,6 +30,7 @@ class RS4DPlugin:
         self._dock = None
         self._review_dock = None
         self._dialogs: dict[str, QDialog] = {}
+        self._quitting = False
 
     def initProcessing(self) -> None:
         """Add the algorithms. The only one of these that `qgis_process` calls."""
@@ -41,6 +42,7 @@ class RS4DPlugin:
         self.initProcessing()
         if self._iface is None:
             return
+        QgsApplication.instance().aboutToQuit.connect(self._quit)
         self._panel_action = self._action("rs4dSegment", tr("Segment..."), self.show_panel)
         self._panel_action.setIcon(icon())
         self._panel_action.setToolTip(tr("RS4D: find instances in a raster layer"))
@@ -56,15 +58,20 @@ class RS4DPlugin:
 
     def unload(self) -> None:
         """Take everything away again, and end the engine."""
+        self._end_work()
+        if self._iface is not None:
+            QgsApplication.instance().aboutToQuit.disconnect(self._quit)
         for dialog in self._dialogs.values():
-            dialog.stop()
             dialog.close()
             dialog.deleteLater()
         self._dialogs.clear()
         for dock in filter(None, (self._review_dock, self._dock)):
-            dock.tear_down()
             self._iface.removeDockWidget(dock)
             dock.deleteLater()
+        if self._review_dock is not None and not self._quitting:
+            from rs4d_qgis.review.keeping.keeper import let_go_of_left_edits
+
+            let_go_of_left_edits()
         self._review_dock = self._dock = None
         for action in self._actions:
             self._iface.removePluginRasterMenu(MENU, action)
@@ -75,9 +82,6 @@ class RS4DPlugin:
         if self._provider is not None:
             QgsApplication.processingRegistry().removeProvider(self._provider)
             self._provider = None
-        from rs4d_qgis.engine.client import close_engine
-
-        close_engine()
 
     def show_panel(self, shown: bool = True) -> None:
         """Show or hide the segment panel, which is made the first time."""
@@ -134,6 +138,21 @@ class RS4DPlugin:
             self._dialogs["setup"].check_wanted.connect(self.show_check)
             self._dialogs["setup"].engine_changed.connect(self._tell_panel)
         self._raise("setup")
+
+    def _quit(self) -> None:
+        """QGIS is closing. `unload` may come later, when there is no project and no map any more."""
+        self._quitting = True
+        self._end_work()
+
+    def _end_work(self) -> None:
+        """Have nothing at work any more, in panels and dialogs, in the background, and in the engine."""
+        for dialog in self._dialogs.values():
+            dialog.stop()
+        for dock in filter(None, (self._review_dock, self._dock)):
+            dock.tear_down()
+        from rs4d_qgis.engine.tasks import end_tasks
+
+        end_tasks()
 
     def _together(self, dock: QDockWidget, other: QDockWidget | None) -> None:
         """Two panels beside the map would leave no map: one lies behind the other."""

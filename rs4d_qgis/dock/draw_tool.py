@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qgis.core import QgsRectangle
 from qgis.gui import QgsMapCanvas, QgsMapToolExtent
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import Qt, pyqtSignal
 
 from rs4d_qgis.dock.borrowed import Borrowed
@@ -20,6 +21,8 @@ class DrawTool(Borrowed, QgsMapToolExtent):
 
     def __init__(self, canvas: QgsMapCanvas):
         super().__init__(canvas)
+        # The map's, as all tools. PyQGIS leaves this kind to Python, whose garbage may be collected on any thread.
+        sip.transferto(self, canvas)
         self.extentChanged.connect(self._drawn)
 
     def keyPressEvent(self, event) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
-from qgis.core import Qgis, QgsApplication, QgsProject, QgsRasterLayer
+from qgis.core import Qgis, QgsProject, QgsRasterLayer
 from qgis.gui import QgsDockWidget
 from qgis.PyQt.QtCore import QStandardPaths, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFrame, QVBoxLayout, QWidget
@@ -81,7 +81,6 @@ class SegmentDock(QgsDockWidget):
         self._looked_at.changed.connect(self.form.follow)
         QgsProject.instance().layersRemoved.connect(self._layers_removed)
         QgsProject.instance().cleared.connect(self._project_closed)
-        QgsApplication.instance().aboutToQuit.connect(self.tear_down)
         self.visibilityChanged.connect(self._shown)
         self._looked_at.look()
         self._foresee()
@@ -141,7 +140,6 @@ class SegmentDock(QgsDockWidget):
         """End everything that is on. QGIS is closing, or the plugin is turned off."""
         if self._looked_at is None:
             return
-        QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersRemoved.disconnect(self._layers_removed)
         QgsProject.instance().cleared.disconnect(self._project_closed)
         self._looked_at.deleteLater()

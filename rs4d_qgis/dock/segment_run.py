@@ -14,6 +14,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeatureSourceDefinition,
     QgsProject,
+    QgsTask,
     QgsVectorLayer,
 )
 from qgis.gui import QgsMapCanvas
@@ -35,6 +36,7 @@ ALGORITHM = "rs4d:segment"
 RESULT_LAYER = "instances"
 # The engine answers a cancel within 2 s.
 _END_S = 2.5
+_OVER = (QgsTask.TaskStatus.Complete, QgsTask.TaskStatus.Terminated)
 
 
 class RunRefused(Exception):
@@ -172,14 +174,16 @@ class SegmentRun(QObject):
         if self._task is None:
             return
         self._task.executed.disconnect(self._executed)
+        QgsProject.instance().cleared.disconnect(self._project_gone)
         self._feedback.cancel()
         self._take_live_away()
         until = time.monotonic() + _END_S
-        # Not waitForFinished, which would hold Python's lock against the thread that is waited for.
-        while self._task.isActive() and time.monotonic() < until:
+        # Not waitForFinished, which would hold Python's lock against the thread that is waited for; and not isActive,
+        # which waits for QGIS's event loop.
+        while self._task.status() not in _OVER and time.monotonic() < until:
             time.sleep(0.02)
-        if self._task.isActive():
-            sip.transferto(self._context, None)  # its thread still works with it: nobody may delete it any more
+        # Its thread may still work with it, or QGIS may still have to tell the task of its end: nobody deletes it.
+        sip.transferto(self._context, None)
         self._task = None
 
     @pyqtSlot(object)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import traceback
 from collections.abc import Callable
 
 from qgis.core import Qgis, QgsApplication, QgsMessageLog, QgsTask
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import pyqtSignal
 
 from rs4d_qgis.compat import QUIET_TASK
+from rs4d_qgis.engine.client import close_engine
 from rs4d_qgis.engine.errors import Cancelled, EngineError
 
 # The task manager owns tasks, but Python would forget what was added to them; so they are held until they have ended.
 _unfinished: set[EngineTask] = set()
+# A set-up gives its commands 3 s to end by themselves. A cancelled task that has no thread by then gets none.
+_END_S, _BEGIN_S = 4.0, 0.1
 
 
 class EngineTask(QgsTask):
@@ -21,6 +27,10 @@ class EngineTask(QgsTask):
     Signals, on the main thread:
         succeeded: with what `work` returned; also after a cancel, where `work` returned something partial.
         failed: with a message for users, "" where the task was cancelled and nothing came of it.
+
+    Attributes:
+        begun: its thread is at work, or was.
+        over: set once its thread is done with Python. QGIS's own states only follow where its event loop goes on.
     """
 
     succeeded = pyqtSignal(object)
@@ -31,6 +41,8 @@ class EngineTask(QgsTask):
         self._work = work
         self._result: object = None
         self._error: str | None = None
+        self.begun = False
+        self.over = threading.Event()
 
     def start(self) -> EngineTask:
         """Hand it to QGIS's task manager, and keep it alive until it has ended."""
@@ -40,6 +52,7 @@ class EngineTask(QgsTask):
 
     def run(self) -> bool:
         """In the background, called by QGIS. To QGIS it never fails: it would tell so in a bar of its own."""
+        self.begun = True
         try:
             self._result = self._work(self)
         except Cancelled:
@@ -49,6 +62,8 @@ class EngineTask(QgsTask):
         except Exception as error:  # nothing may leave a task: QGIS would end over it
             QgsMessageLog.logMessage(traceback.format_exc(), "RS4D", Qgis.MessageLevel.Critical)
             self._error = f"internal error, please report it: {type(error).__name__}: {error}"
+        finally:
+            self.over.set()
         return True
 
     def finished(self, ok: bool) -> None:
@@ -58,3 +73,17 @@ class EngineTask(QgsTask):
             self.succeeded.emit(self._result)
         else:
             self.failed.emit(self._error or "")
+
+
+def end_tasks() -> None:
+    """End the engine and all work of tasks, and wait until their threads are done with Python: QGIS is closing, where a
+    thread that comes back to a Python that is gone would crash it, or the plugin is turned off."""
+    tasks = [task for task in _unfinished if not sip.isdeleted(task)]
+    for task in tasks:
+        task.cancel()
+    close_engine()
+    until = time.monotonic() + _END_S
+    for task in tasks:
+        # Not waitForFinished, which would hold Python's lock against the thread that is waited for.
+        if not task.over.wait(_BEGIN_S) and task.begun:
+            task.over.wait(max(0.0, until - time.monotonic()))

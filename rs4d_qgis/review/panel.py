@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
+from qgis.core import QgsProject, QgsVectorLayer
 from qgis.gui import QgsDockWidget
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QTabWidget, QToolButton, QVBoxLayout, QWidget
@@ -15,13 +15,13 @@ from rs4d_qgis.review.edits.edit_bar import EditBar
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.keeping.saving_line import SavingLine
 from rs4d_qgis.review.keys_dialog import KeysDialog
+from rs4d_qgis.review.logic.session import Session
 from rs4d_qgis.review.outcome.evaluate_box import EvaluateBox
 from rs4d_qgis.review.outcome.export_box import ExportBox
 from rs4d_qgis.review.queue.class_table import ClassTable
 from rs4d_qgis.review.queue.decide_box import DecideBox
 from rs4d_qgis.review.queue.map_view import MapView
 from rs4d_qgis.review.queue.queue_box import QueueBox
-from rs4d_qgis.review.queue.session import Session
 from rs4d_qgis.review.reviewed.fields import missing_fields
 from rs4d_qgis.review.reviewed.layer_row import LayerRow
 from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
@@ -77,7 +77,6 @@ class ReviewDock(QgsDockWidget):
         QgsProject.instance().layersWillBeRemoved.connect(self._layers_removed)
         QgsProject.instance().writeProject.connect(self._project_begins)
         QgsProject.instance().projectSaved.connect(self._project_saved)
-        QgsApplication.instance().aboutToQuit.connect(self.tear_down)
 
     @property
     def reviewed(self) -> ReviewedLayer | None:
@@ -104,12 +103,12 @@ class ReviewDock(QgsDockWidget):
         """QGIS is closing, or the plugin is turned off."""
         if self._map is None:
             return
-        QgsApplication.instance().aboutToQuit.disconnect(self.tear_down)
         QgsProject.instance().layersWillBeRemoved.disconnect(self._layers_removed)
         QgsProject.instance().writeProject.disconnect(self._project_begins)
         QgsProject.instance().projectSaved.disconnect(self._project_saved)
         self._canvas.removeEventFilter(self.desk.keys)
         self.edits.tear_down()
+        self.export.tear_down()
         self.desk.review(None)
         self.cut.tear_down()
         self._map.tear_down()
@@ -162,8 +161,20 @@ class ReviewDock(QgsDockWidget):
             return
         if layer is not None:
             layer.selectionChanged.connect(self.decisions.refresh)
+            self.reviewed.outdated.connect(self._outdated)
             self._iface.setActiveLayer(layer)
             self._canvas.setFocus()
+
+    def _outdated(self) -> None:
+        """The layer has other data or fields: its review begins anew, once QGIS is done with that."""
+        layer_id = self.reviewed.layer.id()
+        self.layers.choose(None)
+        QTimer.singleShot(0, partial(self._put_again, layer_id))
+
+    def _put_again(self, layer_id: str) -> None:
+        layer = QgsProject.instance().mapLayer(layer_id)
+        if self._map is not None and self.reviewed is None and layer is not None:
+            self.layers.choose(layer)
 
     def _likely(self) -> QgsVectorLayer | None:
         active = self._iface.activeLayer()

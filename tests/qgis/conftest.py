@@ -1,5 +1,6 @@
 """Fixtures of the tests with real QGIS objects and the real engine, which runs as a process of its own."""
 
+import gc
 import json
 import os
 import subprocess
@@ -12,12 +13,19 @@ from qgis.core import (
     QgsApplication,
     QgsCoordinateTransform,
     QgsGeometry,
+    QgsMapLayer,
+    QgsMapRendererJob,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingUtils,
     QgsProject,
     QgsVectorLayer,
 )
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QCoreApplication, QEvent, QObject
+from qgis.PyQt.QtWidgets import QApplication, QMainWindow
+
+from rs4d_qgis.engine.tasks import end_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -95,6 +103,35 @@ def segment(provider, untrained_model):
         return Segmented(results, told, layer)
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left(qgis_app, request):
+    """At its exit, QGIS crashes over work that is still on, and over layers and jobs that Python deletes only then."""
+    yield
+    end_tasks()
+    QgsProject.instance().clear()
+    for widget in QApplication.topLevelWidgets():
+        if not isinstance(widget, QMainWindow):  # pytest-qgis's own
+            widget.deleteLater()
+    for _ in range(2):  # what is deleted may let go of more
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        QCoreApplication.processEvents()
+        gc.collect()
+    kinds = (QgsMapLayer, QgsMapRendererJob)
+    left = [
+        each
+        for each in gc.get_objects()
+        if (isinstance(each, kinds) or (isinstance(each, QObject) and type(each).__module__.startswith("rs4d_qgis")))
+        and not sip.isdeleted(each)
+        and sip.ispyowned(each)
+    ]
+    last = [id(value) for value in request.session.items[-1].funcargs.values()]
+    names = [type(each).__name__ for each in left if id(each) not in last]
+    for each in left:
+        sip.delete(each)
+    # The traceback of a test that has failed holds what the test had.
+    assert request.session.testsfailed or not names, f"alive after the last test: {names}"
 
 
 @dataclass

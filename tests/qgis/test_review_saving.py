@@ -9,7 +9,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from qgis.core import (
@@ -27,8 +26,8 @@ from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.keeping.keeper import kept_file
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.order import Order
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.order import Order
 from rs4d_qgis.review.reviewed.fields import add_review_fields, missing_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -444,13 +443,13 @@ def test_edits_that_are_there_or_were_ended_by_the_user_are_no_work_of_a_crash(d
     with desk.reviewed.edit("Remove"):
         layer.deleteFeature(1)
     desk.review(None)
-    (work,) = json.loads(kept_file(SimpleNamespace(layer=layer)).read_text())["unsaved"]
+    (work,) = json.loads(kept_file(layer.source()).read_text())["unsaved"]
     assert work == {"removed": [1]}  # a crash now would take it
     desk.review(layer)
     assert (desk.keeper.alone, desk.keeper.found) == (True, [])
     desk.review(None)
     getattr(layer, end)()
-    assert json.loads(kept_file(SimpleNamespace(layer=layer)).read_text())["unsaved"] == []
+    assert json.loads(kept_file(layer.source()).read_text())["unsaved"] == []
     desk.review(layer)
     assert (desk.keeper.alone, desk.keeper.found) == (True, [])
 
@@ -489,6 +488,13 @@ def test_a_layer_of_others_gets_the_fields_and_keeps_what_it_has(foreign, qgis_i
     desk.decide([feature.id()], ACCEPTED)
     assert statuses(QgsVectorLayer(path, "foreign", "ogr")) == {feature.id(): ACCEPTED}
     desk.review(None)
+
+
+def test_a_layer_with_other_things_in_fields_of_these_names_is_refused(qgis_iface):
+    layer = QgsVectorLayer("MultiPolygon?crs=EPSG:32631&field=class:integer&field=score:string", "parcels", "memory")
+    add_review_fields(layer)
+    with pytest.raises(ReviewRefused, match="parcels has other things in the field class, score"):
+        DeskState(qgis_iface).review(layer)
 
 
 def test_a_format_that_is_written_anew_with_each_change_is_refused_with_what_to_do(foreign):

@@ -16,8 +16,8 @@ from qgis.PyQt.QtCore import QLockFile, QObject, QTimer, pyqtSignal
 
 from rs4d_qgis.review.keeping.left_edits import LeftEdits, write_kept
 from rs4d_qgis.review.keeping.unsaved import redo_edits, unsaved_work
-from rs4d_qgis.review.queue.place import Place
-from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.logic.place import Place
+from rs4d_qgis.review.logic.session import Session
 from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 from rs4d_qgis.translation import tr
 
@@ -27,10 +27,17 @@ _MS_UNTIL_WRITTEN = 2000
 _left: dict[Path, LeftEdits] = {}
 
 
-def kept_file(reviewed: ReviewedLayer) -> Path:
-    """The file of a layer."""
-    source = hashlib.sha256(reviewed.layer.source().encode()).hexdigest()[:24]
+def kept_file(source: str) -> Path:
+    """The file of a layer, by its source."""
+    source = hashlib.sha256(source.encode()).hexdigest()[:24]
     return Path(QgsApplication.qgisSettingsDirPath()) / "rs4d" / "review" / f"{source}.json"
+
+
+def let_go_of_left_edits() -> None:
+    """The plugin is turned off: edits that are not saved are in QGIS's hands alone from here on."""
+    for left in _left.values():
+        left.hand_over()
+    _left.clear()
 
 
 class Keeper(QObject):
@@ -53,6 +60,7 @@ class Keeper(QObject):
         self.alone = True
         self._session = session
         self._reviewed: ReviewedLayer | None = None
+        self._source = ""
         self._lock: QLockFile | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -62,7 +70,8 @@ class Keeper(QObject):
     def open(self, reviewed: ReviewedLayer) -> Place:
         """Begin to keep for this layer; gives where the analyst was in its queue the last time."""
         self._reviewed = reviewed
-        path = kept_file(reviewed)
+        self._source = reviewed.layer.source()  # it may get another one under review
+        path = kept_file(self._source)
         path.parent.mkdir(parents=True, exist_ok=True)
         left = _left.pop(path, None)
         if left is not None and not left.is_over():  # the edits are in QGIS still: they are not lost
@@ -79,9 +88,10 @@ class Keeper(QObject):
     def close(self) -> None:
         """The layer leaves the desk."""
         if self._reviewed is not None:
-            self.write()
+            if not self._reviewed.is_outdated:  # else what was written down last is all that is known
+                self.write()
             if self.alone and self._reviewed.unsaved_edits():
-                layer, path = self._reviewed.layer, kept_file(self._reviewed)
+                layer, path = self._reviewed.layer, kept_file(self._source)
                 _left[path] = LeftEdits(layer, path, self._lock, self._kept(edits=False))
                 self._lock = None
         self._timer.stop()
@@ -101,7 +111,7 @@ class Keeper(QObject):
         self._timer.stop()
         if not self.alone:
             return
-        write_kept(kept_file(self._reviewed), self._kept())
+        write_kept(kept_file(self._source), self._kept())
 
     def restore(self) -> str:
         """Do again what was found: edits as one undo step. Gives what to tell the analyst.
@@ -138,7 +148,7 @@ class Keeper(QObject):
         if not edits:
             work = {kind: what for kind, what in work.items() if kind == "decisions"}
         return {
-            "source": self._reviewed.layer.source(),
+            "source": self._source,
             "place": Place.of(self._session()).to_json(),
             "unsaved": [*self.found, *([work] if work else [])],
         }

@@ -37,6 +37,13 @@ class LeftEdits(QObject):
             self._layer.afterCommitChanges.disconnect(self._ended)
             self._layer.afterRollBack.disconnect(self._ended)
 
+    def hand_over(self) -> None:
+        """Nobody looks at the layer any more: the file does not tell of edits that may well be saved by then."""
+        if not sip.isdeleted(self._layer):
+            write_kept(self._path, self.kept)
+            self.let_go()
+        self.lock.unlock()
+
     def is_over(self) -> bool:
         """The edits are saved or discarded, or their layer is gone."""
         return sip.isdeleted(self._layer) or not unsaved_work(self._layer, {})

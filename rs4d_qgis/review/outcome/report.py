@@ -25,8 +25,8 @@ from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.layers.source import pixel_size_m
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.summary import summarize
 from rs4d_qgis.review.outcome.report_page import PICTURE_MM, ReportContent, draw_scale_bar, layout_of
-from rs4d_qgis.review.outcome.summary import summarize
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import spaced
 
@@ -55,8 +55,14 @@ class Report(QObject):
     def start(self) -> None:
         """Begin. Returns at once; `done` follows."""
         self._job = QgsMapRendererParallelJob(self._settings)
+        self._job.setParent(self)  # not to be deleted while it tells that it has finished
         self._job.finished.connect(self._drawn)
         self._job.start()
+
+    def cancel(self) -> None:
+        """Stop at once; `done` does not follow."""
+        self._job.finished.disconnect(self._drawn)
+        self._job.cancel()
 
     def _map_of(self, desk: DeskState, canvas: QgsMapCanvas) -> QgsMapSettings:
         """The whole layer, over what the map shows, and over its scene in any case."""
@@ -82,7 +88,6 @@ class Report(QObject):
 
     def _drawn(self) -> None:
         image = self._job.renderedImage()
-        self._job = None
         extent, size = self._settings.visibleExtent(), self._settings.outputSize()
         crs = self._settings.destinationCrs()
         pixel = (extent.width() / size.width(), extent.height() / size.height())

@@ -21,7 +21,7 @@ from qgis.core import (
 from rs4d_qgis.algorithms.vector_input import write_input
 from rs4d_qgis.engine.errors import Cancelled, RequestFailed
 from rs4d_qgis.layers.runs import read_runs
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 
 _REFUSED = 2
 

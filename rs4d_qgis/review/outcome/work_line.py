@@ -26,6 +26,7 @@ class WorkLine(QWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._task: EngineTask | None = None
+        self._done: Callable[[Any], None] | None = None
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self.cancel_button = QPushButton(tr("Cancel"))
@@ -65,10 +66,11 @@ class WorkLine(QWidget):
     def start(self, description: str, work: Callable[[EngineTask], Any], done: Callable[[Any], None]) -> None:
         """Run `work(task)` in the background, then `done` with its result, here. Says itself why it failed."""
         task = EngineTask(description, work)
+        # To methods, which Qt does not call any more once this widget is gone.
         task.progressChanged.connect(self._progressed)
-        task.succeeded.connect(lambda result: self._over(lambda: done(result)))
-        task.failed.connect(lambda reason: self._over(lambda: self._failed(reason)))
-        self._task = task
+        task.succeeded.connect(self._succeeded)
+        task.failed.connect(self._failed)
+        self._task, self._done = task, done
         self.say("")
         # Until something is told, nobody knows how far it is: a bar that moves to and fro.
         self._bar.setRange(0, 0)
@@ -82,6 +84,16 @@ class WorkLine(QWidget):
         if self._task is not None:
             self.cancel_button.setEnabled(False)
             self._task.cancel()
+
+    def give_up(self) -> None:
+        """Do without what comes of it: nothing is told of it any more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.progressChanged.disconnect(self._progressed)
+            task.succeeded.disconnect(self._succeeded)
+            task.failed.disconnect(self._failed)
+            task.cancel()
+            self._over()
 
     def say(self, text: str, icon: str = "/mIconInfo.svg") -> None:
         """Tell something; an empty text takes the last one away."""
@@ -99,14 +111,19 @@ class WorkLine(QWidget):
         self._bar.setRange(0, 100)
         self._bar.setValue(round(percent))
 
+    def _succeeded(self, result: Any) -> None:
+        done = self._done
+        self._over()
+        done(result)
+
     def _failed(self, reason: str) -> None:
+        self._over()
         if reason:
             self.warn(reason)
         else:
             self.say(tr("Cancelled; nothing of it is left."))
 
-    def _over(self, then: Callable[[], None]) -> None:
-        self._task = None
+    def _over(self) -> None:
+        self._task = self._done = None
         self._progress.hide()
-        then()
         self.busy_changed.emit()

@@ -10,6 +10,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
+from rs4d_qgis.compat import FIELD_TEXT
 from rs4d_qgis.layers.area import GroundArea
 from rs4d_qgis.layers.results import FIELDS
 from rs4d_qgis.layers.statuses import PENDING
@@ -19,6 +20,7 @@ from rs4d_qgis.translation import tr
 # Of the formats of files, those in which one decision changes one row. Others are written anew, and forget fields that
 # hold nothing yet.
 _CHANGED_IN_PLACE = {"GPKG", "SQLite", "ESRI Shapefile"}
+_TEXTS, _NUMBERS = ("class", "status"), ("score", "area_m2")
 # So many at a time are written.
 _BATCH = 5000
 
@@ -27,6 +29,16 @@ def missing_fields(layer: QgsVectorLayer) -> list[str]:
     """Names of the design's fields that a layer has not."""
     there = layer.fields().names()
     return [name for name in FIELDS if name not in there]
+
+
+def unfit_fields(layer: QgsVectorLayer) -> list[str]:
+    """Names of the design's fields that a layer has for something else: no text, or no numbers, can be in them."""
+    kinds = {name: layer.fields().field(name) for name in FIELDS if name in layer.fields().names()}
+    return [
+        name
+        for name, field in kinds.items()
+        if (name in _TEXTS and field.type() != FIELD_TEXT) or (name in _NUMBERS and not field.isNumeric())
+    ]
 
 
 def add_review_fields(layer: QgsVectorLayer) -> None:

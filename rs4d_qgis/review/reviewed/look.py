@@ -7,6 +7,7 @@ and its filter stay as they are.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from functools import cache
 
@@ -53,6 +54,7 @@ _LINES = ("SimpleLine", "MarkerLine", "HashLine", "ArrowLine")
 _MARK = "rs4d-review"
 _CUT_MARK, _REJECTED_MARK = f"{_MARK}-cut", f"{_MARK}-rejected"
 _OWN_LOOK = "rs4d/own_look"
+_replaced: deque[QgsFeatureRenderer] = deque(maxlen=4)
 
 
 def class_colors(layer: QgsVectorLayer) -> dict[str, str]:
@@ -73,7 +75,7 @@ def put_on(layer: QgsVectorLayer) -> None:
         own = own_renderer(layer)
         if own is None:
             return
-        layer.setRenderer(own)
+        _replace(layer, own)
     document = QDomDocument()
     document.appendChild(layer.renderer().save(document, QgsReadWriteContext()))
     layer.setCustomProperty(_OWN_LOOK, document.toString(-1))
@@ -84,7 +86,7 @@ def put_on(layer: QgsVectorLayer) -> None:
     if look is None:  # such as a heat map, which shows no single objects
         layer.removeCustomProperty(_OWN_LOOK)
         return
-    layer.setRenderer(look)
+    _replace(layer, look)
     layer.triggerRepaint()
 
 
@@ -92,7 +94,7 @@ def take_off(layer: QgsVectorLayer) -> None:
     """Give a layer its own look back. One that was given another meanwhile keeps that."""
     own = own_renderer(layer)
     if own is not None and _has_it(layer):
-        layer.setRenderer(own)
+        _replace(layer, own)
         layer.triggerRepaint()
     layer.removeCustomProperty(_OWN_LOOK)
     set_cuts(layer, {})
@@ -124,6 +126,13 @@ def set_cuts(layer: QgsVectorLayer, cuts: Mapping[str, float]) -> None:
     """Hide objects with lower scores, at once, where the layer has the look of a review."""
     QgsExpressionContextUtils.setLayerVariable(layer, CUTS_VARIABLE, json.dumps(dict(cuts)))
     layer.triggerRepaint()
+
+
+def _replace(layer: QgsVectorLayer, look: QgsFeatureRenderer) -> None:
+    """Give a layer another look. The one before lives on for a while, for expressions of the user's own, see
+    `_property`."""
+    _replaced.append(layer.renderer().clone())
+    layer.setRenderer(look)
 
 
 def _has_it(layer: QgsVectorLayer) -> bool:

@@ -20,11 +20,12 @@ from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
 from rs4d_qgis.compat import has_transaction_groups
 from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.results import FIELDS
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED, STATUSES
 from rs4d_qgis.review.errors import ReviewRefused
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 from rs4d_qgis.review.reviewed.decision import Decision, Values
-from rs4d_qgis.review.reviewed.fields import missing_fields
+from rs4d_qgis.review.reviewed.fields import missing_fields, unfit_fields
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count
 
@@ -42,10 +43,13 @@ class ReviewedLayer(QObject):
     Signals:
         changed(set of int, or None): ids of the features that changed, came or went; None where anything may have.
         saving_changed(): `waiting` or `trouble` is another one.
+        outdated(): the layer has other data or other fields. Nothing is read and written any more: ids may be those of
+            other objects.
     """
 
     changed = pyqtSignal(object)
     saving_changed = pyqtSignal()
+    outdated = pyqtSignal()
 
     def __init__(self, layer: QgsVectorLayer, parent: QObject | None = None):
         super().__init__(parent)
@@ -54,6 +58,14 @@ class ReviewedLayer(QObject):
             raise ReviewRefused(
                 tr("{} has no field {}: add the fields of a review to it").format(layer.name(), ", ".join(missing))
             )
+        unfit = unfit_fields(layer)
+        if unfit:
+            raise ReviewRefused(
+                tr(
+                    "{} has other things in the field {}: class and status have to be text, score and area_m2 numbers. "
+                    "Rename it, and add the fields of a review"
+                ).format(layer.name(), ", ".join(unfit))
+            )
         _refuse_transactions(layer)
         self.layer = layer
         self.trouble = ""
@@ -61,12 +73,16 @@ class ReviewedLayer(QObject):
         self._decisions: list[Decision] = []
         self._touched: set[int] = set()
         self._discarding = False
+        self._outdated = False
+        self._known = self._data()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self._tell)
         self._retry = QTimer(self)
         self._retry.setInterval(_MS_UNTIL_RETRY)
         self._retry.timeout.connect(self.save_decisions)
+        layer.updatedFields.connect(self._look_at_data)
+        layer.dataSourceChanged.connect(self._look_at_data)
         layer.attributeValueChanged.connect(self._value_changed)
         layer.geometryChanged.connect(self._geometry_changed)
         layer.featureAdded.connect(self._touch)
@@ -93,6 +109,8 @@ class ReviewedLayer(QObject):
                 decision.expire()
         self._decisions.clear()
         for signal, slot in (
+            (self.layer.updatedFields, self._look_at_data),
+            (self.layer.dataSourceChanged, self._look_at_data),
             (self.layer.attributeValueChanged, self._value_changed),
             (self.layer.geometryChanged, self._geometry_changed),
             (self.layer.featureAdded, self._touch),
@@ -102,6 +120,11 @@ class ReviewedLayer(QObject):
             (self.layer.afterCommitChanges, self._all_changed),
         ):
             signal.disconnect(slot)
+
+    @property
+    def is_outdated(self) -> bool:
+        """The layer has other data or other fields than it was put on the desk with."""
+        return self._outdated
 
     @property
     def waiting(self) -> Values:
@@ -220,6 +243,8 @@ class ReviewedLayer(QObject):
         return not self._waiting
 
     def _read(self, request: QgsFeatureRequest, ids: Iterable[int] | None) -> Iterator[tuple[ReviewObject, QgsFeature]]:
+        if self._outdated:
+            return
         indices = [self.field(name) for name in _READ]
         if ids is not None:
             request.setFilterFids(list(ids))
@@ -278,6 +303,8 @@ class ReviewedLayer(QObject):
 
     def _write(self, values: Values) -> None:
         """To the file; to memory where that cannot be."""
+        if self._outdated:
+            return
         if self._discarding:
             return  # QGIS throws its edits away, and undoes the whole stack for it: decisions are none of them
         due = {item: dict(of) for item, of in self._waiting.items()}
@@ -304,6 +331,15 @@ class ReviewedLayer(QObject):
         self._touched.update(values)
         self._soon.start(0)
         self.layer.triggerRepaint()
+
+    def _data(self) -> tuple:
+        """Where the layer's objects are, and their fields."""
+        return self.layer.source(), [self.field(name) for name in FIELDS]
+
+    def _look_at_data(self) -> None:
+        if not self._outdated and self._data() != self._known:
+            self._outdated = True
+            self.outdated.emit()
 
     def _value_changed(self, item: int, _index: int, _value: Any) -> None:
         self._touch(item)
