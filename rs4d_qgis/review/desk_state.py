@@ -12,9 +12,9 @@ from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
 from rs4d_qgis.review.keeping.keeper import Keeper
 from rs4d_qgis.review.keys import Keys
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.order import Order
-from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.order import Order
+from rs4d_qgis.review.logic.session import Session
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 from rs4d_qgis.review.waiting import wait_cursor
@@ -31,7 +31,8 @@ class DeskState(QObject):
         keys: of all parts; they are listened to while there is a layer, and the desk is in sight.
         keeper: of what a crash would take.
         in_sight: the panel can be seen.
-        picking: the current object is another one, as it was selected on the map; true while that is told.
+        on_map: true while it is told that the current object is another one, for something that the analyst does while
+            looking at the map, such as to select an object there.
         classes: names to choose from: those of the layer's look, and others that its objects have.
         colors: of classes, "#rrggbb", as the layer's look has them.
 
@@ -58,7 +59,7 @@ class DeskState(QObject):
         self.colors: dict[str, str] = {}
         self.keeper = Keeper(lambda: self.session, self)
         self.in_sight = False
-        self.picking = False
+        self.on_map = False
         for signal in (self.shown_changed, self.current_changed, self.saving_changed):
             signal.connect(self.keeper.write_soon)
         self.keys = Keys(lambda: self.in_sight and self.reviewed is not None, self)
@@ -180,11 +181,13 @@ class DeskState(QObject):
         self.shown_changed.emit()
         self._moved()
 
-    def set_filters(self, filters: Filters) -> None:
-        """Line up anew."""
+    def set_filters(self, filters: Filters, on_map: bool = False) -> None:
+        """Line up anew; `on_map` where the analyst watches on the map what comes of it."""
         self.session.set_filters(filters)
         self.shown_changed.emit()
+        self.on_map = on_map
         self._moved()
+        self.on_map = False
 
     def _moved(self) -> None:
         """Edits are for what is selected: that is not to be the last object while decisions are for this one."""
@@ -197,9 +200,9 @@ class DeskState(QObject):
         """One object that is selected on the map is the one to decide on, whether or not it passes the filters."""
         selected = self.reviewed.layer.selectedFeatureIds()
         if len(selected) == 1 and selected[0] != self.session.current and self.session.visit(selected[0]):
-            self.picking = True
+            self.on_map = True
             self.current_changed.emit()
-            self.picking = False
+            self.on_map = False
 
     def _layer_changed(self, ids: set[int] | None) -> None:
         current = self.session.current

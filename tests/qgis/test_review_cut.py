@@ -25,13 +25,15 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtGui import QColor, QImage
+from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtXml import QDomDocument
 from review_dock import on_screen
 from review_layer import CLASSES, contents, opened, write_layer
 
 from rs4d_qgis.layers.results import style_result
 from rs4d_qgis.layers.statuses import REJECTED, STATUSES
-from rs4d_qgis.review.queue.filters import Filters
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.order import Order
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.score_cut import cut_preview
 
@@ -83,13 +85,14 @@ def view(layer, crs, rotation):
     return there
 
 
-def covered(image, settings, layer):
-    """Ids of the objects in whose middle there is any colour."""
+def covered(image, settings, layer, color=None):
+    """Ids of the objects in whose middle there is this colour, or any."""
     seen = set()
     for feature in layer.getFeatures():
         middle = settings.layerToMapCoordinates(layer, feature.geometry().boundingBox().center())
         pixel = settings.mapToPixel().transform(middle)
-        if image.pixelColor(math.floor(pixel.x()), math.floor(pixel.y())).alpha():
+        there = image.pixelColor(math.floor(pixel.x()), math.floor(pixel.y()))
+        if there.alpha() if color is None else there == color:
             seen.add(feature.id())
     return seen
 
@@ -195,6 +198,29 @@ def test_the_draft_hides_what_the_cut_hides(layer, dock, seed):
         assert drawn_as_draft(shapes, there, layer, filters.cuts) == left
 
 
+def test_the_draft_shows_what_is_selected_in_the_colour_of_the_map(layer, dock, qgis_canvas):
+    qgis_canvas.setSelectionColor(BLUE)
+    shapes = dock.cut.preview._shapes
+    shapes.read()
+    there = view(layer, layer.crs(), 0.0)
+
+    def in_that_colour(cuts):
+        image = QImage(there.outputSize(), QImage.Format.Format_ARGB32_Premultiplied)
+        image.fill(Qt.GlobalColor.transparent)
+        shapes.paint(image, there.mapToPixel().transform(), cuts)
+        return covered(image, there, layer, BLUE)
+
+    assert in_that_colour({}) == set()
+    layer.selectByIds([1, 40, 50])
+    assert in_that_colour({}) == {1, 40, 50}
+    assert in_that_colour(dict.fromkeys(CLASSES, 0.3)) == {40, 50}
+    with dock.reviewed.edit("Remove"):
+        layer.deleteFeature(40)
+    shapes.read()
+    layer.select(2)
+    assert in_that_colour({}) == {1, 2, 50}
+
+
 def on_the_map(qgis_canvas, layer):
     """Ids of the objects in whose middle the map is not white."""
     image = qgis_canvas.grab().toImage()
@@ -218,6 +244,23 @@ def style(layer):
     document = QDomDocument()
     layer.exportNamedStyle(document)
     return document.toString()
+
+
+def test_the_map_stays_where_the_cut_is_watched(dock, layer, qgis_canvas):
+    dock.desk.set_order(Order.LOW_SCORE)
+    qgis_canvas.setExtent(layer.extent().buffered(10))
+    whole = qgis_canvas.extent()
+    before = dock.session.current
+    dock.cut.view.dragged.emit(dock.session.objects[before].score + 0.01)
+    QTest.qWait(200)
+    assert dock.session.current != before
+    assert qgis_canvas.extent() == whole
+    # Where the next object is out of view, the map goes there.
+    current = layer.getGeometry(dock.session.current).boundingBox()
+    qgis_canvas.setExtent(current.scaled(0.1, QgsPointXY(current.xMaximum() + 500, current.yMaximum())))
+    dock.cut.view.dragged.emit(dock.session.objects[dock.session.current].score + 0.01)
+    QTest.qWait(200)
+    assert qgis_canvas.extent().contains(layer.getGeometry(dock.session.current).boundingBox())
 
 
 @pytest.fixture

@@ -73,6 +73,24 @@ def answer(button):
     return asked
 
 
+def test_what_is_selected_lets_the_imagery_through_while_a_layer_is_under_review(layer, qgis_iface, qgis_canvas):
+    own = QColor(255, 0, 255)
+    qgis_canvas.setSelectionColor(own)
+    with on_screen(layer, qgis_iface, qgis_canvas) as dock:
+        through = qgis_canvas.selectionColor()
+        assert through.rgb() == own.rgb()
+        assert through.alphaF() < 0.5
+        dock.layers.choose(None)
+        assert qgis_canvas.selectionColor() == own
+        dock.review(layer)
+        qgis_canvas.setSelectionColor(QColor("red"))  # as QGIS, where the project gets another one
+        dock.layers.choose(None)
+        assert qgis_canvas.selectionColor() == QColor("red")
+        dock.review(layer)
+        assert qgis_canvas.selectionColor().alphaF() < 0.5
+    assert qgis_canvas.selectionColor() == QColor("red")
+
+
 def drag_cut(dock, score):
     """Drag the line there, and let it rest."""
     dock.cut.view.dragged.emit(score)

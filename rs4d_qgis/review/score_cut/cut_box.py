@@ -15,11 +15,11 @@ from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.results import OTHER_COLOR
 from rs4d_qgis.layers.statuses import PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.histogram import ScoreHistogram
 from rs4d_qgis.review.queue.many import decide_on_many
 from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.score_cut.cut_preview import CutPreview
-from rs4d_qgis.review.score_cut.histogram import ScoreHistogram
 from rs4d_qgis.review.score_cut.histogram_view import HistogramView
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, spaced
@@ -154,7 +154,7 @@ class CutBox(QgsCollapsibleGroupBox):
         if self._behind:
             self._redraw()
         if self._desk.session.filters.cuts != self._cuts:
-            self._desk.set_filters(replace(self._desk.session.filters, cuts=dict(self._cuts)))
+            self._desk.set_filters(replace(self._desk.session.filters, cuts=dict(self._cuts)), on_map=True)
 
     def _hidden(self) -> list[int]:
         """What a cut for real would reject."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from qgis.core import (
@@ -29,7 +29,7 @@ from qgis.PyQt.QtCore import QObject, QSize, Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QColor, QImage, QPainter, QPainterPath, QPen, QTransform
 
 from rs4d_qgis.layers.statuses import ACCEPTED, REJECTED
-from rs4d_qgis.review.queue.objects import ReviewObject
+from rs4d_qgis.review.logic.objects import ReviewObject
 from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.review.reviewed.reviewed_layer import ReviewedLayer
 
@@ -91,6 +91,7 @@ class DraftShapes(QObject):
         self._batch_of: dict[int, _Batch] = {}
         self._outlines: dict[_Batch, dict[int, QPainterPath]] = {}
         self._paths: dict[_Batch, QPainterPath] = {}
+        self._selected: dict[_Batch, QPainterPath] | None = None
         self._pending: list[int] = []
         self._renderer: QgsFeatureRenderer | None = None
         self._by_scale = False
@@ -99,6 +100,7 @@ class DraftShapes(QObject):
         self._timer.timeout.connect(self._read_on)
         reviewed.changed.connect(self._changed)
         reviewed.layer.rendererChanged.connect(self._restart)
+        reviewed.layer.selectionChanged.connect(self._selection_changed)
         canvas.destinationCrsChanged.connect(self._restart)
         canvas.scaleChanged.connect(self._scale_changed)
         self._restart()
@@ -115,6 +117,7 @@ class DraftShapes(QObject):
         self._reviewed.changed.disconnect(self._changed)
         if not sip.isdeleted(self._reviewed.layer):
             self._reviewed.layer.rendererChanged.disconnect(self._restart)
+            self._reviewed.layer.selectionChanged.disconnect(self._selection_changed)
         if not sip.isdeleted(self._canvas):
             self._canvas.destinationCrsChanged.disconnect(self._restart)
             self._canvas.scaleChanged.disconnect(self._scale_changed)
@@ -131,7 +134,8 @@ class DraftShapes(QObject):
             self._read_slice()
 
     def paint(self, image: QImage, to_pixels: QTransform, cuts: Mapping[str, float]) -> None:
-        """Paint what these cuts leave on an image of format ARGB32_Premultiplied: first all fills, then all outlines.
+        """Paint what these cuts leave on an image of format ARGB32_Premultiplied: first all fills, those of selected
+        objects in the map's colour for them, then all outlines.
 
         Args:
             to_pixels: from the map's CRS.
@@ -139,6 +143,7 @@ class DraftShapes(QObject):
         settings = self._canvas.mapSettings()
         px_per_m = settings.outputDpi() / 0.0254 / settings.scale()
         lines: dict[int, list[tuple[str, QPainterPath]]] = {}
+        selected = self._selected_paths()
         painter = QPainter(image)
         painter.setOpacity(self._reviewed.layer.opacity())
         painter.setTransform(to_pixels)
@@ -155,6 +160,9 @@ class DraftShapes(QObject):
                     if batch.side_m is not None:
                         width = round(look.accepted_width(width, batch.side_m * px_per_m))
                     lines.setdefault(width, []).append((paint.line, self._path(batch)))
+            if batch in selected:
+                painter.setBrush(settings.selectionColor())
+                painter.drawPath(selected[batch])
         painter.resetTransform()
         for width, outlines in sorted(lines.items()):
             drawn = _outlined(image.size(), to_pixels, outlines)
@@ -165,13 +173,21 @@ class DraftShapes(QObject):
     def _path(self, batch: _Batch) -> QPainterPath:
         path = self._paths.get(batch)
         if path is None:
-            path, outlines = QPainterPath(), self._outlines[batch].values()
-            path.setFillRule(Qt.FillRule.WindingFill)  # where two overlap, both are there
-            path.reserve(sum(outline.elementCount() for outline in outlines))  # else each one added copies all others
-            for outline in outlines:
-                path.addPath(outline)
-            self._paths[batch] = path
+            path = self._paths[batch] = _together(self._outlines[batch].values())
         return path
+
+    def _selected_paths(self) -> dict[_Batch, QPainterPath]:
+        if self._selected is None:
+            outlines: dict[_Batch, list[QPainterPath]] = {}
+            for item in self._reviewed.layer.selectedFeatureIds():
+                batch = self._batch_of.get(item)
+                if batch is not None:
+                    outlines.setdefault(batch, []).append(self._outlines[batch][item])
+            self._selected = {batch: _together(of_batch) for batch, of_batch in outlines.items()}
+        return self._selected
+
+    def _selection_changed(self, *_) -> None:
+        self._selected = None
 
     def _scale_changed(self, _scale: float) -> None:
         if self._by_scale:
@@ -185,6 +201,7 @@ class DraftShapes(QObject):
             self._timer.start(_MS_UNTIL_READ)
 
     def _restart(self) -> None:
+        self._selected = None
         self._batch_of.clear()
         self._outlines.clear()
         self._paths.clear()
@@ -228,6 +245,7 @@ class DraftShapes(QObject):
         self._renderer.stopRender(context)
 
     def _forget(self, ids: Iterable[int]) -> None:
+        self._selected = None
         for item in ids:
             batch = self._batch_of.pop(item, None)
             if batch is not None:
@@ -279,6 +297,15 @@ class DraftShapes(QObject):
         keys = self._renderer.legendKeysForFeature(feature, context)
         rules = self._renderer.rootRule().descendants()
         return [rule.symbol() for rule in rules if rule.ruleKey() in keys and rule.symbol() is not None]
+
+
+def _together(outlines: Collection[QPainterPath]) -> QPainterPath:
+    path = QPainterPath()
+    path.setFillRule(Qt.FillRule.WindingFill)  # where two overlap, both are there
+    path.reserve(sum(outline.elementCount() for outline in outlines))  # else each one added copies all others
+    for outline in outlines:
+        path.addPath(outline)
+    return path
 
 
 def _paints(symbol: QgsSymbol, context: QgsRenderContext) -> tuple[_Paint, ...]:
