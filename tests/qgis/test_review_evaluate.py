@@ -16,7 +16,8 @@ from qgis.PyQt.QtGui import QMouseEvent
 
 from rs4d_qgis.layers.results import result_fields, style_result
 from rs4d_qgis.review.desk_state import DeskState
-from rs4d_qgis.review.outcome.curve_view import Curve, CurveView
+from rs4d_qgis.review.logic.curve import Curve
+from rs4d_qgis.review.outcome.curve_view import CurveView
 from rs4d_qgis.review.outcome.evaluate_box import EvaluateBox
 
 ORIGIN = (440_000.0, 4_640_000.0)
@@ -233,3 +234,15 @@ def test_the_curve_tells_the_score_under_the_mouse(qtbot):
     assert Curve((0.9, 0.6, 0.3), (1.0, 0.75, 0.5), (0.25, 0.75, 1.0)).best() == 1
     assert Curve.told(None).best() is None
     assert Curve((0.5, 0.2), (0.0, 0.0), (0.0, 0.0)).best() is None
+
+
+def test_errors_that_a_project_has_lost_are_taken_away_with_their_numbers(evaluate, desk, tmp_path):
+    evaluate()
+    project = QgsProject.instance()
+    assert any(layer.name().startswith("Errors of") for layer in project.mapLayers().values())
+    assert project.write(str(tmp_path / "project.qgz"))
+    desk.review(None)
+    project.clear()
+    project.read(str(tmp_path / "project.qgz"))
+    assert sorted(layer.name() for layer in project.mapLayers().values()) == ["harbour", "truth"]
+    assert not project.isDirty()

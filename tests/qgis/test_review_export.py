@@ -24,13 +24,13 @@ from qgis.PyQt.QtWidgets import QMessageBox
 
 from rs4d_qgis.layers.results import result_fields, set_provenance, style_result
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.filters import Filters
+from rs4d_qgis.review.logic.objects import ReviewObject
+from rs4d_qgis.review.logic.summary import summarize, to_csv
 from rs4d_qgis.review.outcome.export_box import ExportBox
 from rs4d_qgis.review.outcome.export_choice import chosen, formats
 from rs4d_qgis.review.outcome.report import content_of
 from rs4d_qgis.review.outcome.report_page import layout_of
-from rs4d_qgis.review.outcome.summary import summarize, to_csv
-from rs4d_qgis.review.queue.filters import Filters
-from rs4d_qgis.review.queue.objects import ReviewObject
 
 ORIGIN = (440_000.0, 4_640_000.0)
 RECORD = {

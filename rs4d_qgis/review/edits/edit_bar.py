@@ -108,7 +108,10 @@ class EditBar(QWidget):
         for line in (drawn, at_once):
             line.setSpacing(2)
             line.addStretch(1)
-        choices = [_labelled(tr("New:"), self._classes), _labelled(tr("Simplify:"), self._tolerance)]
+        labels = [QLabel(tr("New:")), QLabel(tr("Simplify:"))]
+        for label in labels:  # fields below each other begin below each other
+            label.setMinimumWidth(max(each.sizeHint().width() for each in labels))
+        choices = [_labelled(*pair) for pair in zip(labels, (self._classes, self._tolerance))]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -256,10 +259,10 @@ class EditBar(QWidget):
             button.setToolTip(button.property("tip").format(f" [{key}]" if key else ""))
 
 
-def _labelled(label: str, field: QWidget) -> QWidget:
+def _labelled(label: QLabel, field: QWidget) -> QWidget:
     pair = QWidget()
     line = QHBoxLayout(pair)
     line.setContentsMargins(0, 0, 0, 0)
-    line.addWidget(QLabel(label))
+    line.addWidget(label)
     line.addWidget(field, 1)
     return pair

@@ -14,6 +14,7 @@ from qgis.core import (
     QgsFeatureRequest,
     QgsFields,
     QgsFillSymbol,
+    QgsProject,
     QgsRectangle,
     QgsRendererCategory,
     QgsUnitTypes,
@@ -34,6 +35,7 @@ ERRORS_LAYER = "errors"
 MISSED, FALSE, BADLY_SHAPED, WRONG_CLASS = KINDS = ("missed", "false", "badly shaped", "wrong class")
 _COLORS = {MISSED: "#d7191c", FALSE: "#7b3294", BADLY_SHAPED: "#f18f01", WRONG_CLASS: "#1b7fbd"}
 _FILL_OPACITY = 0.2
+_MARK_OF_ERRORS = "rs4d/errors"
 # An error is shown with so much around it as it takes to see what it is.
 _TIMES_AS_WIDE = 6.0
 _LEAST_VIEW_M = 40.0
@@ -83,10 +85,23 @@ def errors_layer(errors: Errors, name: str) -> QgsVectorLayer:
     layer.updateExtents()
     # It can be made again: nobody needs to be asked whether to keep it.
     layer.setCustomProperty("skipMemoryLayersCheck", 1)
+    layer.setCustomProperty(_MARK_OF_ERRORS, True)
     counts = Counter(feature["kind"] for feature in errors.features)
     categories = [QgsRendererCategory(kind, _symbol(kind), f"{kind_label(kind)} ({counts[kind]})") for kind in KINDS]
     layer.setRenderer(QgsCategorizedSymbolRenderer("kind", categories))
     return layer
+
+
+def remove_emptied(project: QgsProject) -> None:
+    """Take away what a project has kept of the errors of an earlier session: a layer in memory comes back empty."""
+    gone = [
+        layer.id()
+        for layer in project.mapLayers().values()
+        if layer.customProperty(_MARK_OF_ERRORS) and layer.providerType() == "memory" and layer.featureCount() == 0
+    ]
+    is_dirty = project.isDirty()
+    project.removeMapLayers(gone)
+    project.setDirty(is_dirty)
 
 
 class ErrorWalk:

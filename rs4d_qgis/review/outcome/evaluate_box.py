@@ -29,8 +29,9 @@ from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.curve import Curve
 from rs4d_qgis.review.outcome.asking import ask_engine
-from rs4d_qgis.review.outcome.curve_view import Curve, CurveView
+from rs4d_qgis.review.outcome.curve_view import CurveView
 from rs4d_qgis.review.outcome.errors_layer import (
     KINDS,
     Errors,
@@ -39,6 +40,7 @@ from rs4d_qgis.review.outcome.errors_layer import (
     errors_layer,
     kind_label,
     read_errors,
+    remove_emptied,
 )
 from rs4d_qgis.review.outcome.snapshot import LayerSnapshot
 from rs4d_qgis.review.outcome.work_line import WorkLine
@@ -101,6 +103,8 @@ class EvaluateBox(QWidget):
         self.previous_button.clicked.connect(lambda: self.step(-1))
         self.next_button.clicked.connect(lambda: self.step(1))
         desk.reviewed_changed.connect(self._another_layer)
+        QgsProject.instance().readProject.connect(self._project_read)
+        remove_emptied(QgsProject.instance())
         self._another_layer()
 
     def evaluate(self) -> None:
@@ -221,9 +225,12 @@ class EvaluateBox(QWidget):
         self.spotlight.clear()
         self._results.hide()
         self.reference.setExceptedLayerList([] if self._desk.reviewed is None else [self._desk.reviewed.layer])
-        self.work.cancel()
+        self.work.give_up()
         self.work.say("")
         self._enable()
+
+    def _project_read(self, _document) -> None:
+        remove_emptied(QgsProject.instance())
 
     def _reference_changed(self, layer: QgsVectorLayer | None) -> None:
         self.class_field.setLayer(layer)

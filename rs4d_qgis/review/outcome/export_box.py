@@ -15,6 +15,7 @@ from qgis.PyQt.QtWidgets import (
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
+    QLabel,
     QMessageBox,
     QPushButton,
     QSizePolicy,
@@ -28,6 +29,7 @@ from rs4d_qgis.layers.class_names import class_label
 from rs4d_qgis.layers.source import local_file
 from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.review.desk_state import DeskState
+from rs4d_qgis.review.logic.summary import summarize, to_csv
 from rs4d_qgis.review.outcome.asking import ask_engine
 from rs4d_qgis.review.outcome.export_choice import (
     ACCEPTED_ONLY,
@@ -44,7 +46,6 @@ from rs4d_qgis.review.outcome.export_choice import (
 )
 from rs4d_qgis.review.outcome.report import Report
 from rs4d_qgis.review.outcome.snapshot import LayerSnapshot
-from rs4d_qgis.review.outcome.summary import summarize, to_csv
 from rs4d_qgis.review.outcome.work_line import WorkLine
 from rs4d_qgis.review.reflow_grid import ReflowGrid
 from rs4d_qgis.settings import last, set_last
@@ -172,6 +173,12 @@ class ExportBox(QWidget):
         self._enable()
         self._report.start()
 
+    def tear_down(self) -> None:
+        """QGIS is closing, or the plugin is turned off."""
+        self.work.give_up()
+        if self._report is not None:
+            self._report.cancel()
+
     def kind(self) -> Format:
         """The format that is chosen."""
         return self.format.currentData()
@@ -187,12 +194,14 @@ class ExportBox(QWidget):
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._form = QFormLayout()
         self._form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        self._form.addRow(tr("Objects"), self.objects)
-        self._form.addRow(tr("Format"), self.format)
-        self._form.addRow(tr("Chip size"), self.chip_px)
-        self._form.addRow(tr("Resolution"), self.resolution)
-        self._form.addRow(tr("Scene"), self.scene)
-        self._form.addRow(tr("File"), self.file)
+        self._labels = {
+            self.objects: QLabel(tr("Objects")),
+            self.format: QLabel(tr("Format")),
+            self.chip_px: QLabel(tr("Chip size")),
+            self.resolution: QLabel(tr("Resolution")),
+            self.scene: QLabel(tr("Scene")),
+            self.file: QLabel(tr("File")),
+        }
         line = QHBoxLayout()
         line.addStretch(1)
         line.addWidget(self.export_button)
@@ -232,19 +241,22 @@ class ExportBox(QWidget):
 
     def _format_changed(self) -> None:
         kind = self.kind()
-        for widget, shown in (
-            (self.chip_px, kind.name == CHIPS),
-            (self.resolution, kind.name == CHIPS),
-            (self.scene, kind.name in (CHIPS, COCO)),
-        ):
-            widget.setVisible(shown)
-            self._form.labelForField(widget).setVisible(shown)
+        hidden = [] if kind.name == CHIPS else [self.chip_px, self.resolution]
+        hidden += [] if kind.name in (CHIPS, COCO) else [self.scene]
+        while self._form.rowCount():  # rows of what is hidden would leave gaps
+            self._form.takeRow(0)
+        for widget, label in self._labels.items():
+            if widget not in hidden:
+                self._form.addRow(label, widget)
+            for part in (label, widget):
+                part.setParent(self._form.parentWidget())
+                part.setVisible(widget not in hidden)
         if kind.suffix:
             self.file.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
             self.file.setFilter(f"{kind.label} (*{kind.suffix})")
         else:
             self.file.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
-        self._form.labelForField(self.file).setText(tr("File") if kind.suffix else tr("Folder"))
+        self._labels[self.file].setText(tr("File") if kind.suffix else tr("Folder"))
         typed = self.file.filePath().strip()
         if typed:
             self.file.setFilePath(str(renamed(Path(typed), kind)))
@@ -297,7 +309,9 @@ class ExportBox(QWidget):
         return path
 
     def _report_done(self, problem: str) -> None:
-        path, self._report = self._report.path, None
+        path = self._report.path
+        self._report.deleteLater()
+        self._report = None
         if problem:
             self.work.warn(problem)
         else:
@@ -337,8 +351,8 @@ class ExportBox(QWidget):
 def _rule(kind: Format) -> str:
     if kind.name == CHIPS:
         return tr(
-            "Chips are cut where the layer shows something. What is rejected is background; what is not exported, and "
-            "pieces that an edge leaves too little of, are places to ignore."
+            "To train on. Chips are cut where the layer shows something. What is rejected is background; what is not "
+            "exported, and pieces that an edge leaves too little of, are places to ignore."
         )
     if kind.name == "shp":
         return tr("Names of fields are cut to 10 bytes.")

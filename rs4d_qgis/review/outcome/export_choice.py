@@ -1,4 +1,4 @@
-"""What is exported, and as what. Pure: no Qt, no QGIS."""
+"""What is exported, and as what."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
-from rs4d_qgis.review.queue.session import Session
+from rs4d_qgis.review.logic.session import Session
 from rs4d_qgis.translation import tr
 
 NOT_REJECTED, ACCEPTED_ONLY, SHOWN = "not_rejected", "accepted", "shown"
@@ -46,8 +46,8 @@ def formats() -> list[Format]:
         Format("geojson", "GeoJSON", ".geojson", True),
         Format("shp", "Shapefile", ".shp", False),
         Format("fgb", "FlatGeobuf", ".fgb", True),
-        Format(CHIPS, tr("COCO with image chips, to train on"), "", False),
-        Format(COCO, tr("COCO, in pixels of the scene"), ".json", True),
+        Format(CHIPS, tr("COCO with image chips"), "", False),
+        Format(COCO, tr("COCO, pixels of the scene"), ".json", True),
     ]
 
 
