@@ -83,7 +83,7 @@ def _add_segment(commands: Any) -> None:
         metavar="WHERE",
         help="tcp://HOST:PORT of a Dask scheduler, whose workers predict; or local:N for N processes on this machine",
     )
-    command.add_argument("--picture", metavar="PNG", type=Path, help="also draw an overview picture")
+    command.add_argument("--picture", metavar="PNG", type=Path, help="also draw an overview picture, of one scene")
     _add_json(command)
 
 
