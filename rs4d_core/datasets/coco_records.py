@@ -108,7 +108,7 @@ def read_records(
         if name not in classes:
             mapped = f" (mapped to '{name}')" if name != given else ""
             raise DatasetError(
-                f"{path}: category '{given}'{mapped} is not a known class; known: {', '.join(classes)}; map it to one"
+                f"{path}: category '{given}'{mapped} is not a known class; map it to one of: {', '.join(classes)}"
             )
         labels[identity] = classes.index(name)
     images = {record.image_id: record for record in _images(path, content["images"])}

@@ -193,7 +193,9 @@ class Preparation:
         counts = tally(found)
         if not by_split["train"]:
             self._taken.clear()  # nothing that a next try could go on from
-            raise DatasetError(f"{self.folder}: no image is left to train on; {dropped_line(counts)}")
+            # No report is left to look at: the first case stands for all.
+            example = next((f"; {finding.where}: {finding.detail}" for finding in found if finding.detail), "")
+            raise DatasetError(f"{self.folder}: no image is left to train on; {dropped_line(counts)}{example}")
         splits = {split: _counts(rows, description.classes) for split, rows in by_split.items() if rows}
         try:
             for split in splits:

@@ -8,6 +8,7 @@ import matplotlib
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from rs4d_core.errors import OutputError
@@ -30,6 +31,9 @@ def draw_curve(metrics: Path, path: Path) -> None:
         [e["step"] for e in measured], [e["held_back_l1"] for e in measured], "o-", ms=3, label="held back, clean"
     )
     axes.set(xlabel="step", ylabel="L1", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     if steps:
         percent = axes.twinx()

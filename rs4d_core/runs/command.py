@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def exit_status(run: Callable[[], int], interrupted: str) -> int:
     """What `run` returns; 2 after one line for bad input or a missing package; 130 where it was interrupted, after a
     line that says what became of the work."""
     try:
-        return run()
+        with warnings.catch_warnings():
+            # What libraries warn of is meant for developers; users get this program's own notes.
+            warnings.simplefilter("ignore")
+            return run()
     except RS4DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

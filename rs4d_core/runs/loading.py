@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,7 @@ def load_numbered(
 
 
 def _prepare_worker(_: int) -> None:
+    warnings.simplefilter("ignore")  # as in the training process: see `runs.command.exit_status`
     torch.set_num_threads(1)
     # Ctrl-C reaches every process of a terminal, and a service's end every process of the service; but the training
     # process still needs its workers then. It ends them itself.

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from public_model import CHANNELS, Detector, Encoder, small_sam
 from small_model import small_config
 from torch import nn
+from training_script import run_script
 
 from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.models.checkpoint import load_model, load_weights_that_fit, read_card
@@ -28,7 +27,6 @@ from rs4d_core.models.prompt_head import PromptHead
 from rs4d_core.models.regions import Regions, region_features
 from rs4d_core.models.segmenter import Segmenter
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "convert.py"
 CLASSES = ("ship", "harbor")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 REGIONS = Regions(torch.tensor([[3.0, 5.0, 60.0, 40.0], [20.0, 10.0, 90.0, 64.0]]), torch.tensor([0, 0]))
@@ -257,37 +255,34 @@ def test_what_cannot_be_read_gives_one_line(tmp_path, content):
         read_foreign_weights(tmp_path)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
-def test_the_command_makes_a_whole_model_of_a_detector_and_says_what_it_decided(tmp_path):
+def test_the_command_makes_a_whole_model_of_a_detector_and_says_what_it_decided(tmp_path, monkeypatch, capsys):
     path, output = mmengine_file(public(), tmp_path / "ssdd.pth"), tmp_path / "ssdd.safetensors"
     settings = ("--classes", *CLASSES, "--colors", "#e6194b", "#46f0f0", "--resolution", 1, 10)
-    done = command(path, "-o", output, *settings)
-    assert done.returncode == 0, done.stderr
+    assert run_script(monkeypatch, "convert", path, "-o", output, *settings) == 0
+    shown = capsys.readouterr().out
     for told in (
         "sums blocks 1, 3",
         "copied to every block",
         "objectness is 0",
         "ship, harbor, and the back",
     ):
-        assert told in done.stdout
+        assert told in shown
     loaded = load_model(output, "cpu")
     assert loaded.classes == CLASSES
     assert loaded.resolution_m == (1, 10)
     assert len(loaded.predict(torch.rand(1, 3, 64, 64))) == 1
-    wrong = command(path, "-o", output, "--classes", *CLASSES, "--colors", "#e6194b", "--resolution", 1, 10)
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    settings = ("--classes", *CLASSES, "--colors", "#e6194b", "--resolution", 1, 10)
+    assert run_script(monkeypatch, "convert", path, "-o", output, *settings) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_training_starts_from_an_encoder_and_from_sams_decoder(tmp_path, sam):
+def test_training_starts_from_an_encoder_and_from_sams_decoder(tmp_path, sam, monkeypatch, capsys):
     torch.manual_seed(3)
     theirs = Encoder()
     safetensors.torch.save_file(dict(theirs.state_dict()), tmp_path / "public.safetensors")
-    report = json.loads(
-        command(tmp_path / "public.safetensors", "-o", tmp_path / "encoder.safetensors", "--json").stdout
-    )
+    arguments = tmp_path / "public.safetensors", "-o", tmp_path / "encoder.safetensors", "--json"
+    assert run_script(monkeypatch, "convert", *arguments) == 0
+    report = json.loads(capsys.readouterr().out)
     encoder = SegmenterEncoder(read_encoder_card(tmp_path / "encoder.safetensors").config)
     assert report["tensors"] == len(encoder.state_dict())
     load_encoder_weights(tmp_path / "encoder.safetensors", encoder)
@@ -295,7 +290,7 @@ def test_training_starts_from_an_encoder_and_from_sams_decoder(tmp_path, sam):
 
     torch.save(sam.state_dict(), tmp_path / "sam.bin")
     output = tmp_path / "decoder.safetensors"
-    assert command(tmp_path / "sam.bin", "-o", output).returncode == 0
+    assert run_script(monkeypatch, "convert", tmp_path / "sam.bin", "-o", output) == 0
     prompted = read_card(output).config
     config = replace(small_config("prompt", dim=CHANNELS), prompt_head=prompted.prompt_head)
     segmenter = Segmenter(config)

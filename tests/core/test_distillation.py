@@ -3,17 +3,16 @@
 import csv
 import json
 import os
-import runpy
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from small_runs import ROOT, kill_after, metrics_of, start, wait_for_steps, write_distillation
+from small_runs import kill_after, metrics_of, start, wait_for_steps, write_distillation
+from training_script import run_script
 
 from rs4d_core.cli import main
 from rs4d_core.distillation.ablation import cells_of, run_ablation
@@ -107,20 +106,20 @@ def test_a_run_that_is_killed_twice_goes_on_as_the_unbroken_one(data, whole, tmp
     folder = tmp_path / "pupil"
     for steps in (4, 11):
         kill_after(distill(data, tmp_path), folder, steps)
-    last = distill(data, tmp_path)
-    errors = last.communicate()[1]
-    assert last.returncode == 0, errors
+    threads = torch.get_num_threads()
+    distil(recipe_of(data), data / "images", folder)
+    torch.set_num_threads(threads)
     assert metrics_of(folder) == metrics_of(whole)
     assert (folder / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
 
 
-def test_a_run_folder_serves_one_run_at_a_time(data, tmp_path):
+def test_a_run_folder_serves_one_run_at_a_time(data, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "pupil"
     first = distill(data, tmp_path, "--set", "optimization.steps=4000")
     wait_for_steps(first, folder, 1)
-    second = distill(data, tmp_path)
-    errors = second.communicate()[1].splitlines()
-    assert second.returncode == 2
+    second = "distill", data / "recipe.toml", "--data", data / "images", "--runs", tmp_path
+    assert run_script(monkeypatch, *second) == 2
+    errors = capsys.readouterr().err.splitlines()
     assert errors == [f"error: another process is at work in {folder}: wait for its end, or give another --name"]
     before = losses_of(folder)
     wait_for_steps(first, folder, len(before) + 1)  # the first goes on
@@ -188,14 +187,13 @@ def test_a_grid_has_one_run_without_corruption(data):
     assert len(cells_of(recipe_of(data))) == 2 * 4 * 4
 
 
-def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_path):
+def test_a_grid_of_corruptions_is_one_table_and_goes_on_where_it_was(data, tmp_path, monkeypatch, capsys):
     grid = ["ablation.noise=[0, 20]", "ablation.mask=[0]", 'ablation.schedules=["adaptive"]']
     overrides = [*grid, "optimization.steps=2", "optimization.warmup_steps=1"]
     settings = [word for override in overrides for word in ("--set", override)]
-    first = distill(data, tmp_path, *settings, "--ablation", "--json")
-    output, errors = first.communicate(timeout=200)
-    assert first.returncode == 0, errors
-    result = json.loads(output)
+    first = "distill", data / "recipe.toml", "--data", data / "images", "--runs", tmp_path, *settings
+    assert run_script(monkeypatch, *first, "--ablation", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
     assert result["cells"] == 2
     rows = list(csv.DictReader(Path(result["csv"]).read_text().splitlines()))
     assert [(row["schedule"], row["noise"], row["mask"]) for row in rows] == [
@@ -227,12 +225,8 @@ def test_a_run_folder_takes_no_other_recipe(data, whole):
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, data, tmp_path, monkeypatch, capsys):
-    script = str(ROOT / "training" / "distill.py")
-    command = [script, str(data / "recipe.toml"), "--data", str(data / "images"), "--runs", str(tmp_path), *arguments]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(script, run_name="__main__")
-    assert ended.value.code == 2
+    command = "distill", data / "recipe.toml", "--data", data / "images", "--runs", tmp_path, *arguments
+    assert run_script(monkeypatch, *command) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
     assert message in errors[0]

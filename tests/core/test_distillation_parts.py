@@ -306,11 +306,6 @@ def test_a_damaged_shard_is_removed_and_not_believed(tmp_path, damage):
 # Recipes
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("distill-*.toml")), ids=lambda path: path.stem)
-def test_the_shipped_recipes_are_sound(path):
-    assert read_settings(DistillationRecipe, path).optimization.warmup_steps > 0
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from small_model import small_config
+from training_script import run_script
 
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.evaluation.coco_metrics import Comparison, ImageResult
@@ -23,7 +22,6 @@ from rs4d_core.models.checkpoint import ModelCard, load_model, save_model
 from rs4d_core.models.instances import Instances, MaskPatch
 from rs4d_core.models.segmenter import Segmenter
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "evaluate.py"
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)> $\\frac{ {{ 7 * 7 }}')
 WIDTH, HEIGHT = 96, 64
 
@@ -172,7 +170,7 @@ def test_best_and_worst_share_no_image():
     assert worst_images(many, best_images(many)) == list(range(SHOWN, 2 * SHOWN))
 
 
-def test_the_command_writes_the_page_and_the_figures(tmp_path, untrained_model):
+def test_the_command_writes_the_page_and_the_figures(tmp_path, untrained_model, monkeypatch, capsys):
     Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 90)).save(tmp_path / "one.png")
     annotations = tmp_path / "ships.json"
     ship = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 30, 30], "iscrowd": 0}
@@ -183,20 +181,16 @@ def test_the_command_writes_the_page_and_the_figures(tmp_path, untrained_model):
     }
     annotations.write_text(json.dumps(content))
 
-    def command(*arguments: object) -> subprocess.CompletedProcess:
-        fixed = ("--model", untrained_model, "--images", tmp_path, "--annotations", annotations, *arguments)
-        return subprocess.run([sys.executable, SCRIPT, *map(str, fixed)], capture_output=True, text=True, timeout=120)
-
+    command = "evaluate", "--model", untrained_model, "--images", tmp_path, "--annotations", annotations
     output = tmp_path / "page.html"
-    done = command("--page", output, "--json")
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    assert run_script(monkeypatch, *command, "--page", output, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
     assert {"ap", "ap50", "ap75", "small", "medium", "large"} <= figures["box"].keys() & figures["mask"].keys()
     assert figures["by_class"]["ship"]["instances"] == 1
     assert figures["page"] == str(output)
     text = "".join(Page(output.read_text(encoding="utf-8")).texts)
     assert f"--annotations {annotations}" in text
     for bad in (tmp_path / "page.txt", tmp_path / "missing" / "page.html"):
-        wrong = command("--page", bad)
-        assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-        assert str(bad) in wrong.stderr
+        assert run_script(monkeypatch, *command, "--page", bad) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(bad) in line

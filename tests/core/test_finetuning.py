@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from small_runs import FINETUNING, ROOT, RUNNING, kill_after, metrics_of, start, wait_for_steps, write_finetuning
 from torch import nn
+from training_script import run_script
 
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.datasets.synthetic import SYNTHETIC_CLASSES
@@ -360,22 +359,10 @@ def test_a_run_that_diverges_gives_up(data, tmp_path):
 # The commands
 
 
-def main_of(script: str):
-    spec = importlib.util.spec_from_file_location(f"training_{script}", ROOT / "training" / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def run_main(monkeypatch, script: str, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-    return main_of(script)()
-
-
 def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsys):
     arguments = "--model", short_run / "final.safetensors", "--images", data / "images"
     arguments += "--annotations", data / "squares.json", "--json"
-    assert run_main(monkeypatch, "evaluate", *arguments) == 0
+    assert run_script(monkeypatch, "evaluate", *arguments) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["images"] == 8
     assert 0 <= figures["mask"]["ap50"] <= 1
@@ -389,7 +376,7 @@ def test_what_a_recipe_holds_back_is_measured_and_put_on_the_card(data, short_ru
     save_model(model, load_model(short_run / "final.safetensors", "cpu").segmenter, replace(trained, metrics={}))
     stored = load_file(model)
     arguments = "--model", model, "--recipe", data / "squares.toml", "--data", data, "--card", "--json"
-    assert run_main(monkeypatch, "evaluate", *arguments) == 0
+    assert run_script(monkeypatch, "evaluate", *arguments) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() == {"squares", "all"}
     assert figures["squares"]["images"] == 2
@@ -426,7 +413,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
     script, arguments, message, data, short_run, tmp_path, monkeypatch, capsys
 ):
     arguments = [argument.format(data=data, run=short_run, tmp=tmp_path) for argument in arguments]
-    assert run_main(monkeypatch, script, *arguments) == 2
+    assert run_script(monkeypatch, script, *arguments) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
     assert message in errors[0]

@@ -328,6 +328,13 @@ def test_mask_tiles_become_instances_and_keep_their_world_files(tmp_path, monkey
     assert sorted(areas) == [64, 64, 91]
     assert (output / "images" / "train" / "0.tfw").read_text().startswith("0.3")
 
+    # Where nothing is left to train on, the line says what is amiss with the first that was left out.
+    (root / "train" / "label" / "0.tif").unlink()
+    assert run_script(monkeypatch, "prepare", "whu", root, "-o", tmp_path / "nothing") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("label/1.tif: has 256 values, where background and object are two")
+    assert not (tmp_path / "nothing").exists()
+
 
 def test_check_names_each_fault(source, tmp_path, monkeypatch, capsys):
     output = tmp_path / "prepared"
