@@ -11,6 +11,7 @@ from rs4d_core.models.config import EncoderConfig
 from rs4d_core.models.cpu_blocks import can_run, run_blocks
 from rs4d_core.models.layers import ChannelNorm
 from rs4d_core.models.mixer import BidirectionalMixer
+from rs4d_core.models.prepared import Prepared
 
 PATCH = 16
 POSITION_GRID = 64
@@ -99,6 +100,7 @@ class Encoder(nn.Module):
         self.stem = ConvStem(config.dim, config.stem_channels) if config.stem_channels else PatchStem(config.dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, POSITION_GRID * POSITION_GRID, config.dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self._resampled = ((0, 0), Prepared(for_product=False))
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
@@ -126,11 +128,20 @@ class Encoder(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         """The position embedding, resampled (bicubic) from its 64 x 64 grid to the token grid: `(1, L, d)`."""
-        if (height, width) == (POSITION_GRID, POSITION_GRID):
+        size = (height, width)
+        if size == (POSITION_GRID, POSITION_GRID):
             return self.pos_embed
-        grid = _to_map(self.pos_embed, POSITION_GRID, POSITION_GRID)
-        grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
-        return grid.flatten(2).transpose(1, 2)
+        # A scene's windows have one size. Several threads may predict at once: what they share is set as one.
+        kept_size, kept = self._resampled
+        if kept_size != size:
+            kept = Prepared(for_product=False)
+            self._resampled = (size, kept)
+        return kept.of([self.pos_embed], lambda embedding: (_resample(embedding, size),))[0]
+
+
+def _resample(embedding: Tensor, size: tuple[int, int]) -> Tensor:
+    grid = _to_map(embedding, POSITION_GRID, POSITION_GRID)
+    return F.interpolate(grid, size, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 
 def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:

@@ -12,18 +12,23 @@ class Prepared:
 
     Rounding weights to bfloat16 and laying them out for a product takes as long as the product of a small window. It
     is done anew where gradients are wanted, where the weights have changed or moved, and for another precision.
+
+    Args:
+        for_product: they are wanted in the dtype that autocast gives to products; else in their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, for_product: bool = True) -> None:
+        self._for_product = for_product
         self._state: tuple[Any, ...] | None = None
         self._made: tuple[Tensor, ...] = ()
         # As long as this holds the old weights' memory, no other weights can come to lie there.
         self._weights: list[Tensor] = []
 
     def of(self, weights: Sequence[Tensor], make: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """`make(*weights)`, in the dtype that autocast gives to products: the same weights and `make` at every call."""
+        """`make(*weights)`: the same weights and `make` at every call."""
         device = weights[0].device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        cast = self._for_product and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if cast else None
         if torch.is_grad_enabled() or any(weight.is_inference() for weight in weights):
             return _cast(make(*weights), dtype)
         state = (dtype, *((weight.data_ptr(), weight._version, weight.device) for weight in weights))
@@ -33,9 +38,9 @@ class Prepared:
             self._state = state
         return self._made
 
-    def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["Prepared"], tuple[bool]]:
         # The weights of a copied module lie elsewhere.
-        return Prepared, ()
+        return Prepared, (self._for_product,)
 
 
 def _cast(tensors: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Tensor, ...]:

@@ -62,6 +62,18 @@ def test_any_multiple_of_32_has_maps_at_every_stride(rows, columns, stem_channel
     assert [level.shape[2:] for level in levels] == [(-(-height // s), -(-width // s)) for s in STRIDES]
 
 
+def test_images_of_changing_size_are_encoded_as_if_each_were_the_first():
+    kept = segmenter().encoder
+    images = [torch.randn(1, 3, height, 64) for height in (32, 96, 32, 64, 96)]
+    with torch.no_grad():
+        for image in images:
+            assert torch.equal(kept(image).last, segmenter().encoder(image).last)
+        kept.pos_embed.mul_(2)
+        doubled = segmenter().encoder
+        doubled.pos_embed.mul_(2)
+        assert torch.equal(kept(images[-1]).last, doubled(images[-1]).last)
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(HEADS), st.integers(0, 99))
 def test_predictions_are_well_formed(rows, columns, head, seed):

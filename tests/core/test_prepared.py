@@ -27,6 +27,12 @@ def test_it_is_made_once_and_anew_when_weights_change_or_move():
         assert prepared.of([layer.weight], doubled)[0].dtype == torch.float32
 
 
+def test_what_is_for_no_product_keeps_its_precision():
+    weight, prepared = torch.ones(2), Prepared(for_product=False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert prepared.of([weight], doubled)[0].dtype == torch.float32
+
+
 def test_gradients_reach_the_weights():
     layer, prepared = nn.Linear(3, 3), Prepared()
     with torch.inference_mode():
