@@ -27,8 +27,6 @@ from rs4d_core.wording import counted
 
 _FIRST_TRAINING_SCENE = 2**32
 """Seeds of held-back scenes lie below, those of training scenes above."""
-
-
 MOST_TRIES = 4
 """Scenes that are generated, at most, to get one with a wanted class. The rarest stands in one scene of ten."""
 
