@@ -76,20 +76,45 @@ def _taps(start, end, cells, samples, size, scale, ends, taken, weights):
     return first, stop
 
 
-@compiled(fastmath={"contract", "nsz"})
-def _forward(
-    levels, sizes, level_of, boxes_xyxy, batch_index, samples, most_samples, pooled, cells, channels, start, stop
-):
-    """Boxes `start..stop`: flat `levels (B, H, W, C)` of `sizes (4, 2)`, flat `pooled (K, S, S, C)`.
+@compiled(fastmath={"contract", "nsz"}, forceinline=True)
+def _sum(source, at, offsets, weights, begin, end, target, to, channels):
+    """Write to `target[to : to + channels]` the sum, over `begin..end`, of `weights` times as much of `source` from
+    `at + offsets` on. Two vectors at a time: they are independent, and share what surrounds them.
+    """
+    c = 0
+    while c + 2 * LANES <= channels:
+        first, second = everywhere(_ZERO), everywhere(_ZERO)
+        for tap in range(begin, end):
+            weight, place = everywhere(weights[tap]), at + offsets[tap] + c
+            first = first + weight * load(source, place)
+            second = second + weight * load(source, place + LANES)
+        store(target, to + c, first)
+        store(target, to + c + LANES, second)
+        c += 2 * LANES
+    if c + LANES <= channels:
+        first = everywhere(_ZERO)
+        for tap in range(begin, end):
+            first = first + everywhere(weights[tap]) * load(source, at + offsets[tap] + c)
+        store(target, to + c, first)
+        c += LANES
+    for rest in range(c, channels):
+        total = _ZERO
+        for tap in range(begin, end):
+            total += weights[tap] * number(source[at + offsets[tap] + rest])
+        target[to + rest] = rounded_like(total, target[to + rest])
+
+
+@compiled()
+def _forward(levels, sizes, level_of, boxes_xyxy, batch_index, samples, most, pooled, cells, channels, start, stop):
+    """Boxes `start..stop`: flat `levels (B, H, W, C)` of `sizes (4, 2)`, at `most` samples, flat `pooled (K, S, S, C)`.
 
     The weight of a sample is one across times one down. So the rows that a row of cells reads are summed first, over
     the columns that the box covers, and then the columns of this one line: fewer sums than one for each sample.
     """
     line = np.empty(sizes[:, 1].max() * channels, _FLOAT)
-    whole = channels - channels % LANES
-    most = 2 * cells * most_samples
-    ends_y, rows, weights_y = np.empty(cells + 1, np.int64), np.empty(most, np.int64), np.empty(most, _FLOAT)
-    ends_x, columns, weights_x = np.empty(cells + 1, np.int64), np.empty(most, np.int64), np.empty(most, _FLOAT)
+    taps = 2 * cells * most
+    ends_y, rows, weights_y = np.empty(cells + 1, np.int64), np.empty(taps, np.int64), np.empty(taps, _FLOAT)
+    ends_x, columns, weights_x = np.empty(cells + 1, np.int64), np.empty(taps, np.int64), np.empty(taps, _FLOAT)
     for box in range(start, stop):
         values = levels[level_of[box]]
         height, width = sizes[level_of[box]]
@@ -98,34 +123,15 @@ def _forward(
         share = _FLOAT(1) / _FLOAT(max(down * across, 1))
         _taps(y0, y1, cells, down, height, share, ends_y, rows, weights_y)
         first, last = _taps(x0, x1, cells, across, width, _FLOAT(1), ends_x, columns, weights_x)
-        image = batch_index[box] * height
+        rows[: ends_y[cells]] *= width * channels
+        columns[: ends_x[cells]] *= channels
+        image = batch_index[box] * height * width * channels
         for row in range(cells):
-            for x in range(first, last):
-                for c in range(0, whole, LANES):
-                    total = everywhere(_ZERO)
-                    for tap in range(ends_y[row], ends_y[row + 1]):
-                        at = ((image + rows[tap]) * width + x) * channels + c
-                        total = total + everywhere(weights_y[tap]) * load(values, at)
-                    store(line, (x - first) * channels + c, total)
-                for c in range(whole, channels):
-                    single = _ZERO
-                    for tap in range(ends_y[row], ends_y[row + 1]):
-                        at = ((image + rows[tap]) * width + x) * channels + c
-                        single += weights_y[tap] * number(values[at])
-                    line[(x - first) * channels + c] = single
+            for at in range(first * channels, last * channels, channels):
+                _sum(values, image + at, rows, weights_y, ends_y[row], ends_y[row + 1], line, at, channels)
             for column in range(cells):
-                cell = ((box * cells + row) * cells + column) * channels
-                for c in range(0, whole, LANES):
-                    total = everywhere(_ZERO)
-                    for tap in range(ends_x[column], ends_x[column + 1]):
-                        at = (columns[tap] - first) * channels + c
-                        total = total + everywhere(weights_x[tap]) * load(line, at)
-                    store(pooled, cell + c, total)
-                for c in range(whole, channels):
-                    single = _ZERO
-                    for tap in range(ends_x[column], ends_x[column + 1]):
-                        single += weights_x[tap] * line[(columns[tap] - first) * channels + c]
-                    pooled[cell + c] = rounded_like(single, pooled[cell + c])
+                to = ((box * cells + row) * cells + column) * channels
+                _sum(line, 0, columns, weights_x, ends_x[column], ends_x[column + 1], pooled, to, channels)
 
 
 @compiled(fastmath={"contract", "nsz"})
@@ -176,10 +182,10 @@ class _RoIAlign(torch.autograd.Function):
         maps += maps[-1:] * (MOST_LEVELS - len(maps))
         sizes = np.array([level.shape[2:] for level in levels])
         boxes = [array_of(tensor) for tensor in (level_of, boxes_xyxy, batch_index, samples)]
-        most_samples = int(samples.max()) if len(samples) else 0
+        most = int(samples.max()) if len(samples) else 0
         into = array_of(pooled).reshape(-1)
         run_spans(
-            lambda start, stop: _forward(maps, sizes, *boxes, most_samples, into, output_size, channels, start, stop),
+            lambda start, stop: _forward(maps, sizes, *boxes, most, into, output_size, channels, start, stop),
             len(boxes_xyxy),
         )
         return pooled.permute(0, 3, 1, 2)
