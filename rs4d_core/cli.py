@@ -166,7 +166,7 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
                 **({"scenes": [scene.to_json() for scene in result.scenes]} if len(jobs.scenes) > 1 else {}),
             }
         )
-    else:
+    elif result.written:
         in_model = "of it in the model" if arguments.cluster is None else "in the model, of all workers together"
         _print_line(
             f"{result.output}: {_counted(result.instances, result.by_class)}, from {counted(result.windows, 'window')} "
