@@ -92,6 +92,8 @@ class SamTeacher(Teacher):
         except ModuleNotFoundError as error:
             raise DependencyError("a SAM teacher needs transformers: pip install -e '.[train]'") from error
         local = Path(source).is_dir()
+        if not local and _is_path(source):
+            raise ModelFileError(f'there is no folder "{source}" with a SAM model: check teacher.source')
         try:
             with _quiet(transformers.utils.logging):
                 # The recipe names the teacher, and what comes is tensors, no code: a revision would pin nothing that
@@ -126,6 +128,11 @@ class SamTeacher(Teacher):
     def maps(self, images: Tensor) -> Tensor:
         normalised = (images - self._mean) / self._std
         return self._encoder(normalised.to(self._dtype)).last_hidden_state.float()
+
+
+def _is_path(source: str) -> bool:
+    """Whether it can be no name on the hub, which is "model" or "owner/model"."""
+    return Path(source).is_absolute() or source.startswith(".") or len(Path(source).parts) > 2
 
 
 @contextmanager

@@ -250,6 +250,8 @@ def test_a_folder_that_is_no_sam_model_is_one_clear_line(sam_config, tmp_path):
     with pytest.raises(ModelFileError) as caught:
         open_teacher(SamChoice(str(tmp_path)), 64, "cpu", "32")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ModelFileError, match=r'there is no folder ".*nowhere" with a SAM model'):
+        open_teacher(SamChoice(str(tmp_path / "nowhere")), 64, "cpu", "32")
     with pytest.raises(ModelFileError, match="no model file"):
         open_teacher(SegmenterChoice(str(tmp_path / "no.safetensors")), 64, "cpu", "32")
 
