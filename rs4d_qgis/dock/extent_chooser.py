@@ -7,15 +7,12 @@ import contextlib
 from qgis.core import QgsApplication, QgsGeometry, QgsProject, QgsRectangle
 from qgis.gui import QgsMapCanvas, QgsMapLayerComboBox, QgsRubberBand
 from qgis.PyQt.QtCore import Qt, pyqtSignal
-from qgis.PyQt.QtGui import QColor
 from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.compat import POLYGON_GEOMETRY, POLYGON_LAYERS
-from rs4d_qgis.dock.draw_tool import DrawTool
+from rs4d_qgis.dock.draw_tool import RECTANGLE_COLOR, DrawTool
 from rs4d_qgis.dock.zone import DRAWN, POLYGONS, VISIBLE, WHOLE, Zone, polygons_of, whole_layer
 from rs4d_qgis.translation import tr
-
-_BAND_COLOR = QColor(255, 170, 0)
 
 
 class ExtentChooser(QWidget):
@@ -28,7 +25,7 @@ class ExtentChooser(QWidget):
         self._canvas = canvas
         self._drawn: Zone | None = None
         self._band = QgsRubberBand(canvas, POLYGON_GEOMETRY)
-        self._band.setColor(_BAND_COLOR)
+        self._band.setColor(RECTANGLE_COLOR)
         self._band.setFillColor(Qt.GlobalColor.transparent)
         self._band.setWidth(2)
         self._tool = DrawTool(canvas)

@@ -14,10 +14,13 @@ from qgis.core import (
     QgsSettings,
     QgsVectorLayer,
 )
-from qgis.gui import QgsMapCanvas, QgsMapToolPan
-from qgis.PyQt.QtCore import QPoint, Qt
+from qgis.gui import QgsMapCanvas, QgsMapToolPan, QgsRubberBand
+from qgis.PyQt.QtCore import QEvent, QPoint, QPointF, Qt
+from qgis.PyQt.QtGui import QMouseEvent
 from qgis.PyQt.QtTest import QSignalSpy, QTest
+from qgis.PyQt.QtWidgets import QApplication
 
+from rs4d_qgis.dock.draw_tool import RECTANGLE_COLOR
 from rs4d_qgis.dock.engine_line import EngineLine
 from rs4d_qgis.dock.extent_chooser import ExtentChooser
 from rs4d_qgis.dock.forecast import forecast
@@ -165,6 +168,28 @@ def test_a_rectangle_is_drawn_with_the_mouse_and_the_tool_from_before_comes_back
     corners = QgsRectangle(to_map.toMapCoordinates(100, 100), to_map.toMapCoordinates(300, 200))
     assert QgsRectangle(*chooser.zone(raster).bounds) == corners
     assert len(told) > 0
+
+
+def test_the_rectangle_is_seen_while_it_is_dragged(chooser, canvas):
+    def bands():
+        return [item for item in canvas.items() if isinstance(item, QgsRubberBand) and item.isVisible()]
+
+    def moved(x, y):
+        point = QPointF(x, y)
+        there = QPointF(canvas.viewport().mapToGlobal(QPoint(x, y)))
+        left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+        move = QMouseEvent(QEvent.Type.MouseMove, point, there, none, left, Qt.KeyboardModifier.NoModifier)
+        QApplication.sendEvent(canvas.viewport(), move)
+
+    chooser._draw.click()
+    before = len(bands())
+    QTest.mousePress(canvas.viewport(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, QPoint(100, 100))
+    moved(250, 150)
+    seen = [band for band in bands() if band.strokeColor() == RECTANGLE_COLOR]
+    corners = [canvas.getCoordinateTransform().toMapCoordinates(*place) for place in ((100, 100), (250, 150))]
+    assert [band.asGeometry().boundingBox() for band in seen] == [QgsRectangle(*corners)]
+    chooser.setVisibleOnMap(False)  # the panel is closed meanwhile
+    assert len(bands()) == before
 
 
 def test_drawing_is_given_up_with_escape_and_a_click_is_no_rectangle(chooser, canvas, raster):
