@@ -141,7 +141,7 @@ def segment_scene(
     Raises:
         OptionError, SceneError, OutputError: nothing is left at `output_path` that was not there before.
         BusyError: another run is writing to `output_path`.
-        CancelledError: cancelled before it found anything that an earlier, interrupted attempt had not.
+        CancelledError: cancelled before it had finished a window that an earlier, interrupted attempt had not.
     """
     started = time.perf_counter()
     least_scores = options.least_scores(predictor)
@@ -195,8 +195,9 @@ def segment_scene(
                     on_progress(Progress(done, len(windows), counts.total(), pace.seconds_left(len(windows) - done)))
             interrupted = shown.interrupted
             shown.settle()
-            if writer and interrupted and 0 < resumption.held >= done:
-                raise CancelledError("nothing new was found; all that was found before is still there")
+            if writer and interrupted and done <= resumption.held:
+                found = "nothing new was found; all that was found before is still there"
+                raise CancelledError(found if resumption.held else "no window was finished")
             not_read.check()
             write(assembly.finish())
             seconds = resumption.seconds_before + time.perf_counter() - started

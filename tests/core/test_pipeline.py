@@ -11,7 +11,7 @@ from affine import Affine
 from perfect import ColorPredictor, cover, paint, write_raster
 from shapely import affinity, box
 
-from rs4d_core.errors import OptionError, SceneError
+from rs4d_core.errors import CancelledError, OptionError, SceneError
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 from rs4d_core.scenes.prediction.pace import Pace
 from rs4d_core.scenes.windows.largest import largest_window
@@ -242,6 +242,12 @@ def test_cancelling_does_not_wait_for_the_model_and_keeps_what_is_finished(scene
     assert result.instances == len(layer) == len(told)
     (disc,) = (shape for shape in SHAPES["green"] if shape.contains(shapely.Point(150, 88)))
     assert max(shapely.area(shapely.intersection(in_pixels(layer, "green"), disc))) > 0.98 * disc.area
+
+
+def test_a_run_that_is_cancelled_at_once_writes_nothing(scene, tmp_path):
+    with pytest.raises(CancelledError, match="no window was finished"):
+        segment_scene(scene, tmp_path / "out.gpkg", ColorPredictor(), SegmentOptions(), cancelled=lambda: True)
+    assert list(tmp_path.glob("*out.gpkg*")) == []
 
 
 class SmallMemory(ColorPredictor):

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rs4d_core.errors import RS4DError, SceneError
+from rs4d_core.errors import CancelledError, RS4DError, SceneError
 from rs4d_core.scenes.many.jobs import Jobs
 from rs4d_core.scenes.many.one_layer import LayerCounts, segment_into_one_layer
 from rs4d_core.scenes.options import SegmentOptions
 from rs4d_core.scenes.pipeline import SegmentResult
 from rs4d_core.scenes.prediction.predictor import Predictor
 from rs4d_core.scenes.reading.georeference import OutsideSceneError
+from rs4d_core.wording import counted
 
 # From a scene and a layer to write.
 Segment = Callable[[str, Path], SegmentResult]
@@ -87,6 +88,10 @@ def segment_jobs(
             tell(f"scene {number + 1} of {len(jobs.scenes)}: {job.label}")
         try:
             result = segment(job.scene(), output)
+        except CancelledError as error:
+            if not results:
+                raise
+            raise CancelledError(f"{error}; what {counted(len(results), 'scene')} before showed is kept") from error
         except OutsideSceneError as error:
             if not several:
                 raise
