@@ -252,14 +252,16 @@ def test_the_map_stays_where_the_cut_is_watched(dock, layer, qgis_canvas):
     whole = qgis_canvas.extent()
     before = dock.session.current
     dock.cut.view.dragged.emit(dock.session.objects[before].score + 0.01)
-    QTest.qWait(200)
+    while dock.cut._queue.isActive():
+        QTest.qWait(20)
     assert dock.session.current != before
     assert qgis_canvas.extent() == whole
     # Where the next object is out of view, the map goes there.
     current = layer.getGeometry(dock.session.current).boundingBox()
     qgis_canvas.setExtent(current.scaled(0.1, QgsPointXY(current.xMaximum() + 500, current.yMaximum())))
     dock.cut.view.dragged.emit(dock.session.objects[dock.session.current].score + 0.01)
-    QTest.qWait(200)
+    while dock.cut._queue.isActive():
+        QTest.qWait(20)
     assert qgis_canvas.extent().contains(layer.getGeometry(dock.session.current).boundingBox())
 
 

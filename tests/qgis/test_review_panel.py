@@ -94,7 +94,8 @@ def test_what_is_selected_lets_the_imagery_through_while_a_layer_is_under_review
 def drag_cut(dock, score):
     """Drag the line there, and let it rest."""
     dock.cut.view.dragged.emit(score)
-    QTest.qWait(200)
+    while dock.cut._queue.isActive():
+        QTest.qWait(20)
 
 
 def shades(layer):
