@@ -31,6 +31,7 @@ PART = (450_300.0, 39_625.0, 450_400.0, 39_700.0)
 def folder(tmp_path_factory):
     """A Cloud Optimized GeoTIFF that cannot be compressed, with one red square in the part, and copies of it."""
     folder = tmp_path_factory.mktemp("served")
+    (folder / "page.html").write_text("<p>Please sign in.")
     picture = np.random.default_rng(0).integers(0, 60, (3, SIDE, SIDE), dtype=np.uint8)
     picture[:, 600:750, 600:800] = paint([cover(box(640, 640, 700, 690), 0, SIDE, SIDE)], SIDE, SIDE)[
         :, 600:750, 600:800
@@ -90,6 +91,7 @@ def test_a_server_that_is_busy_is_asked_again(server, monkeypatch):
     ("path", "behaviour", "words"),
     [
         ("no.tif", {}, "404.*check the address"),
+        ("page.html", {}, "what is there is no raster: check the address"),
         ("loop/cog.tif", {}, "redirects.*check the address"),
         ("cog.tif?whole", {"ranges": False}, "whole files only: download it"),
         ("cog.tif?late", {"delay_s": 3.0}, "too slow"),

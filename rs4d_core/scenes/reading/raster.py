@@ -294,6 +294,8 @@ def _sources(dataset: DatasetReader) -> list[str]:
 def _mend_address(name: str, reason: str) -> str:
     if "ange downloading not supported" in reason:
         return "its server sends whole files only: download it first"
+    if "not recognized" in reason:
+        return "what is there is no raster: check the address"
     if name.lower().startswith(("s3:", "/vsis3")):
         return "check the address, and the keys in the environment; AWS_NO_SIGN_REQUEST=YES is for public buckets"
     return "check the address and the network"
