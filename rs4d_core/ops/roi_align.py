@@ -42,7 +42,13 @@ def roi_align(
     """
     _check(features, boxes_xyxy, batch_index)
     return _align(
-        [features], torch.zeros_like(batch_index), boxes_xyxy, batch_index, output_size, [spatial_scale], sampling_ratio
+        [features],
+        torch.zeros_like(batch_index, dtype=torch.int64),
+        boxes_xyxy,
+        batch_index,
+        output_size,
+        [spatial_scale],
+        sampling_ratio,
     )
 
 
