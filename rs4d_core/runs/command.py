@@ -1,6 +1,7 @@
 """What the training scripts share as commands: the options of a run by recipe, and what errors come to."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -43,6 +44,10 @@ def exit_status(run: Callable[[], int], interrupted: str) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of stdout has gone, as `head` does. Python would complain about it once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)
         return 130
