@@ -9,6 +9,9 @@ from typing import Any
 
 from rs4d_core.errors import DatasetError
 
+# GDAL and every reader of pictures end here.
+_LARGEST_PX = 2**31 - 1
+
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
@@ -147,8 +150,8 @@ def _images(path: Path, records: list) -> Iterable[ImageRecord]:
         _check_id(path, "image", record, seen)
         where = f"{path}: image {record['id']}"
         width, height = _required(where, record, "width", int), _required(where, record, "height", int)
-        if width <= 0 or height <= 0:
-            raise DatasetError(f"{where} is {width} x {height} pixels; give its true width and height")
+        if not (0 < width <= _LARGEST_PX and 0 < height <= _LARGEST_PX):
+            raise DatasetError(f"{where} is {width!s:.20} x {height!s:.20} pixels; give its true width and height")
         name = _required(where, record, "file_name", str)
         if not _stays_inside(name):
             raise DatasetError(

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import safetensors.torch
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.transform import from_origin
@@ -348,6 +348,7 @@ ODD_VALUES = st.recursive(
         min_size=1,
     )
 )
+@example({"width": 10**400})
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_coco_files_of_anything_are_read_or_refused(tmp_path, images, changes):
     (tmp_path / "coco.json").write_text(json.dumps(coco(**changes)))

@@ -247,9 +247,9 @@ def test_buttons_are_on_where_they_apply(dock, layer):
 
 
 def test_a_drawing_changes_what_is_seen_selected_ones_first(dock, layer):
-    first, second = buildings(layer)[:2]
-    line = [around(first).center(), QgsPointXY(around(first).center().x(), around(first).yMaximum())]
-    line[0] = QgsPointXY(line[0].x(), around(first).yMinimum())
+    first, *others = buildings(layer)
+    line = [QgsPointXY(around(first).center().x(), y) for y in (around(first).yMinimum(), around(first).yMaximum())]
+    second = next(other for other in others if not other.geometry().intersects(QgsGeometry.fromPolylineXY(line)))
     layer.selectByIds([second.id()])
     dock.edits.work.guarded(dock.edits.work.split, line)  # crosses the first only
     assert layer.getFeature(first.id())["edited"]

@@ -48,6 +48,7 @@ AHEAD = 4
 FETCHED = 16
 # With nobody to compute for so long, a run gives up. Others may be starting workers meanwhile.
 PATIENCE_S = 300.0
+_WINDOWS = "rs4d-windows"  # the names of tasks begin so
 _COUNT_S = 5.0
 _POLL_S = 0.05
 
@@ -121,7 +122,7 @@ class ClusterWindows:
     def _submit(self, job: "Task", stretch: list[int]) -> "Task":
         if self._cluster.client.status == "closed":
             raise self._scheduler_has_gone()
-        key = f"rs4d-windows-{self._job.run}-{stretch[0]}-{stretch[-1]}"
+        key = f"{_WINDOWS}-{self._job.run}-{stretch[0]}-{stretch[-1]}"
         task = self._cluster.client.submit(detect, job, stretch, key=key)
         task.add_done_callback(lambda _: self._finished.set())
         return task
@@ -175,9 +176,10 @@ class ClusterWindows:
         if isinstance(error, FutureCancelledError):
             return self._scheduler_has_gone()
         if isinstance(error, KilledWorker):
-            _, first, last = error.task.rsplit("-", 2)
+            what, first, last = error.task.rsplit("-", 2)
+            over = f"windows {first} to {last}" if what.startswith(_WINDOWS) else "taking the model in"
             return ClusterError(
-                f"windows {first} to {last} have ended {counted(error.allowed_failures + 1, 'worker')}, the last at "
+                f"{counted(error.allowed_failures + 1, 'worker')} ended over {over}, the last at "
                 f"{error.last_worker.address}: give workers more memory, or choose a smaller window; what is finished "
                 "is kept"
             )
