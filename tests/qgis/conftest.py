@@ -26,6 +26,7 @@ from qgis.PyQt.QtCore import QCoreApplication, QEvent, QObject
 from qgis.PyQt.QtWidgets import QApplication, QMainWindow
 
 from rs4d_qgis.engine.tasks import end_tasks
+from rs4d_qgis.review.keeping.keeper import let_go_of_left_edits
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -110,6 +111,7 @@ def nothing_left(qgis_app, request):
     """At its exit, QGIS crashes over work that is still on, and over layers and jobs that Python deletes only then."""
     yield
     end_tasks()
+    let_go_of_left_edits()
     QgsProject.instance().clear()
     for widget in QApplication.topLevelWidgets():
         if not isinstance(widget, QMainWindow):  # pytest-qgis's own

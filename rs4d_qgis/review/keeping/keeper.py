@@ -91,6 +91,8 @@ class Keeper(QObject):
             if not self._reviewed.is_outdated:  # else what was written down last is all that is known
                 self.write()
             if self.alone and self._reviewed.unsaved_edits():
+                for done in [path for path, left in _left.items() if left.is_over()]:
+                    del _left[done]
                 layer, path = self._reviewed.layer, kept_file(self._source)
                 _left[path] = LeftEdits(layer, path, self._lock, self._kept(edits=False))
                 self._lock = None
