@@ -100,7 +100,7 @@ class Encoder(nn.Module):
         self.stem = ConvStem(config.dim, config.stem_channels) if config.stem_channels else PatchStem(config.dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, POSITION_GRID * POSITION_GRID, config.dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self._resampled = ((0, 0), Prepared(for_product=False))
+        self._resampled = Prepared(for_product=False)  # a scene's windows have one size
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
 
@@ -128,20 +128,15 @@ class Encoder(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         """The position embedding, resampled (bicubic) from its 64 x 64 grid to the token grid: `(1, L, d)`."""
-        size = (height, width)
-        if size == (POSITION_GRID, POSITION_GRID):
+        if (height, width) == (POSITION_GRID, POSITION_GRID):
             return self.pos_embed
-        # A scene's windows have one size. Several threads may predict at once: what they share is set as one.
-        kept_size, kept = self._resampled
-        if kept_size != size:
-            kept = Prepared(for_product=False)
-            self._resampled = (size, kept)
-        return kept.of([self.pos_embed], lambda embedding: (_resample(embedding, size),))[0]
+        return self._resampled.of([self.pos_embed], _resample, height, width)[0]
 
 
-def _resample(embedding: Tensor, size: tuple[int, int]) -> Tensor:
+def _resample(embedding: Tensor, height: int, width: int) -> tuple[Tensor]:
     grid = _to_map(embedding, POSITION_GRID, POSITION_GRID)
-    return F.interpolate(grid, size, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+    grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
+    return (grid.flatten(2).transpose(1, 2),)
 
 
 def _to_map(tokens: Tensor, height: int, width: int) -> Tensor:

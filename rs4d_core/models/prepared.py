@@ -19,24 +19,23 @@ class Prepared:
 
     def __init__(self, for_product: bool = True) -> None:
         self._for_product = for_product
-        self._state: tuple[Any, ...] | None = None
-        self._made: tuple[Tensor, ...] = ()
-        # As long as this holds the old weights' memory, no other weights can come to lie there.
-        self._weights: list[Tensor] = []
+        # State, weights and what was made of them, set as one: several threads may predict at once. As long as the old
+        # weights' memory is held, no other weights can come to lie there.
+        self._kept: tuple[tuple[Any, ...], list[Tensor], tuple[Tensor, ...]] | None = None
 
-    def of(self, weights: Sequence[Tensor], make: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """`make(*weights)`: the same weights and `make` at every call."""
+    def of(self, weights: Sequence[Tensor], make: Callable[..., tuple[Tensor, ...]], *how: Any) -> tuple[Tensor, ...]:
+        """`make(*weights, *how)`: the same weights and `make` at every call; for another `how` it is made anew."""
         device = weights[0].device.type
         cast = self._for_product and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if cast else None
         if torch.is_grad_enabled() or any(weight.is_inference() for weight in weights):
-            return _cast(make(*weights), dtype)
-        state = (dtype, *((weight.data_ptr(), weight._version, weight.device) for weight in weights))
-        if state != self._state:
-            self._made = _cast(make(*weights), dtype)
-            self._weights = [weight.detach() for weight in weights]
-            self._state = state
-        return self._made
+            return _cast(make(*weights, *how), dtype)
+        state = (dtype, how, *((weight.data_ptr(), weight._version, weight.device) for weight in weights))
+        kept = self._kept
+        if kept is None or kept[0] != state:
+            made = _cast(make(*weights, *how), dtype)
+            self._kept = kept = (state, [weight.detach() for weight in weights], made)
+        return kept[2]
 
     def __reduce__(self) -> tuple[type["Prepared"], tuple[bool]]:
         # The weights of a copied module lie elsewhere.

@@ -19,8 +19,8 @@ _SAMPLES = 256
 # background, and things that only such images show, as airplanes are, would never be proposed.
 _NEGATIVES = 5.0
 # Half of them are drawn from those that look most like instances, so many times as many as are drawn: nearly all others
-# are plain ground, and what has to be told from an instance would hardly ever be among them. Not the very worst ones,
-# some of which are instances that nobody has labelled.
+# are plain ground, and what has to be told from an instance would hardly ever be among them. Not the very worst alone:
+# some of those are instances that nobody has labelled.
 _HARD_SHARE, _HARD_POOL = 0.5, 8
 _POSITIVE_IOU, _NEGATIVE_IOU = 0.7, 0.3
 

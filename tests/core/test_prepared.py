@@ -27,6 +27,13 @@ def test_it_is_made_once_and_anew_when_weights_change_or_move():
         assert prepared.of([layer.weight], doubled)[0].dtype == torch.float32
 
 
+def test_it_is_made_anew_for_another_purpose():
+    weight, prepared = torch.ones(2), Prepared()
+    with torch.no_grad():
+        for times in (2.0, 3.0, 2.0):
+            assert prepared.of([weight], lambda w, by: (w * by,), times)[0].tolist() == [times, times]
+
+
 def test_what_is_for_no_product_keeps_its_precision():
     weight, prepared = torch.ones(2), Prepared(for_product=False)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
