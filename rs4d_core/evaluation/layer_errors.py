@@ -11,7 +11,7 @@ import pyogrio
 from rs4d_core.errors import OptionError, OutputError
 from rs4d_core.evaluation.layer_matching import Matcher
 from rs4d_core.scenes.writers.geopackage import GEOPACKAGE_VERSION
-from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.scenes.writers.replacement import Replacement, check_replaceable, output_errors
 
 MISSED = "missed"
 FALSE = "false"
@@ -73,7 +73,7 @@ def check_errors_path(path: Path) -> None:
         raise OptionError(f"{path}: errors are written as GeoPackage: give a name that ends in .gpkg")
     if path.exists():
         raise OutputError(f"{path} is there already: choose another name for the errors")
-    Replacement(path).clear()
+    check_replaceable(path)
 
 
 def write_mistakes(

@@ -169,9 +169,9 @@ def segment_scene(
         run = _record(resumption.run, scene, windows[0], overlap_px, predictor, options, least_scores)
         writer = None
         if output_path is not None:
-            writer = open_writer(output_path, scene.crs_wkt, predictor.classes, predictor.colors, run, resumption.store)
+            described = scene.crs_wkt, predictor.classes, predictor.colors, run
+            writer = open_writer(output_path, *described, resumption.store, resumption.note_part)
             open_things.enter_context(writer)
-            resumption.began_to_write(writer.temporary)
         not_read = NotRead(scene)
         if on_start:
             on_start(RunStart(run, scene.crs_wkt, len(windows), tuple(resumption.notes)))

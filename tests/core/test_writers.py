@@ -23,6 +23,7 @@ from pyproj import CRS
 from rs4d_core.errors import OptionError, OutputError
 from rs4d_core.scenes.writers import SUFFIXES, Feature, RunRecord, open_writer
 from rs4d_core.scenes.writers.coco import without_holes
+from rs4d_core.scenes.writers.replacement import Replacement, remove_parts
 
 CLASSES, COLORS = ("ship", "building"), ("#1f78b4", "#e31a1c")
 UTM = CRS("EPSG:32633").to_wkt()
@@ -313,6 +314,18 @@ def test_other_formats_replace_an_older_result(tmp_path):
     write(path, squares(5))
     write(path, squares(2), record("second"))
     assert read(path)["run"].tolist() == ["second"] * 2
+
+
+def test_who_clears_up_after_a_kill_knows_of_temporary_files_before_they_are_there(tmp_path):
+    told = []
+    replacement = Replacement(tmp_path / "out.gpkg", lambda name: told.append((name, os.listdir(tmp_path))))
+    part = replacement.part(".gpkg")
+    part.touch()
+    ((name, there),) = told
+    assert there == []
+    assert all(file.startswith(name) for file in os.listdir(tmp_path))
+    remove_parts(tmp_path, name)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -17,7 +17,7 @@ from rs4d_core.errors import OptionError
 from rs4d_core.scenes.layers.vector_layer import read_vector_layer
 from rs4d_core.scenes.polygons.ground import Ground
 from rs4d_core.scenes.writers.records import Feature
-from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.scenes.writers.replacement import Replacement, check_replaceable, output_errors
 
 if TYPE_CHECKING:
     from rs4d_core.scenes.reading.scene import Scene
@@ -53,7 +53,7 @@ def check_picture_path(path: Path) -> None:
     """See, before a long run, that a picture can be written there. Raises OptionError or OutputError."""
     if path.suffix.lower() != ".png":
         raise OptionError(f"{path}: pictures are written as PNG: give a name that ends in .png")
-    Replacement(path).clear()
+    check_replaceable(path)
 
 
 def write_picture(

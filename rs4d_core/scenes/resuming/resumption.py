@@ -86,8 +86,8 @@ class Resumption:
             journal.close()
             raise
 
-    def began_to_write(self, temporary: str) -> None:
-        """The name of the temporary files, which are to go should this process be killed."""
+    def note_part(self, temporary: str) -> None:
+        """What the names of the temporary files begin with, which are to go should this process be killed."""
         if self.store is not None:
             self.store.note_part(temporary)
 

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import secrets
 import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,39 +22,52 @@ FULL_BYTES = 16 << 20
 _open: set["Replacement | NewFolder"] = set()
 
 
+def check_replaceable(path: Path) -> Path:
+    """Where what is written to `path` ends up: a link stays a link, and what it points to is replaced.
+
+    Raises OutputError where nothing could be written there in the end. Whenever it is killed, it leaves nothing, on
+    systems that have files without names.
+    """
+    path, given = Path(os.path.realpath(path)), path
+    folder = path.parent
+    # os.path: pathlib raises for names that are too long, and in folders that may not be entered.
+    if not os.path.isdir(folder):
+        raise OutputError(f"the folder {folder} does not exist: create it, or choose another place for the result")
+    if os.path.isdir(path):
+        raise OutputError(f"{given} is a folder: give the name of a file in it")
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise OutputError(f"{given} is read-only: make it writable, or choose another name")
+    with _making_in(folder), tempfile.TemporaryFile(dir=folder):
+        return path
+
+
+@contextmanager
+def _making_in(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {folder} ({error.strerror}): choose another place") from error
+
+
 class Replacement:
     """Temporary files beside `path`, one of which takes its place in the end.
 
     They lie in the same folder, since only a rename within one file system is all or nothing. Making one tells at once
     whether the folder can be written to.
+
+    Args:
+        announce: is told what the names of all temporary files begin with, before there is any: whoever clears up after
+            a process that was killed then knows of each.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, announce: Callable[[str], None] = lambda name: None):
         """Raises OutputError where nothing could be written to `path` in the end."""
-        # A link stays a link: what it points to is replaced.
-        self.path = Path(os.path.realpath(path))
-        folder = self.path.parent
-        # os.path: pathlib raises for names that are too long, and in folders that may not be entered.
-        if not os.path.isdir(folder):
-            raise OutputError(f"the folder {folder} does not exist: create it, or choose another place for the result")
-        if os.path.isdir(self.path):
-            raise OutputError(f"{path} is a folder: give the name of a file in it")
-        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
-            raise OutputError(f"{path} is read-only: make it writable, or choose another name")
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=".part", dir=folder)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to the folder {folder} ({error.strerror}): choose another place"
-            ) from error
-        os.close(handle)
-        self._reserved = Path(name)
+        self.path = check_replaceable(path)
+        self._reserved = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.part")
+        announce(self._reserved.name)
+        with _making_in(self.path.parent):
+            os.close(os.open(self._reserved, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         _open.add(self)
-
-    @property
-    def name(self) -> str:
-        """What the names of all temporary files begin with."""
-        return self._reserved.name
 
     def part(self, suffix: str) -> Path:
         """The name of a temporary file with this ending."""
@@ -65,7 +79,7 @@ class Replacement:
 
     def clear(self) -> None:
         """Remove all temporary files, and what libraries left beside them: journals, indexes."""
-        remove_parts(self.path.parent, self.name)
+        remove_parts(self.path.parent, self._reserved.name)
         _open.discard(self)
 
 
@@ -108,15 +122,11 @@ class NewFolder:
             raise OutputError(f"the folder {parent} does not exist: create it, or choose another place for the result")
         if os.path.lexists(self.path) and not (os.path.isdir(self.path) and not os.listdir(self.path)):
             raise OutputError(f"{path} is there already, and is no empty folder: choose another name")
-        try:
+        with _making_in(parent):
             self._reserved = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=parent))
             # A folder in it, since temporary folders are closed to all others.
             self.part = self._reserved / self.path.name
             self.part.mkdir()
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to the folder {parent} ({error.strerror}): choose another place"
-            ) from error
         _open.add(self)
 
     def take_place(self) -> None:

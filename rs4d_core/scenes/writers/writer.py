@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ import shapely
 from rs4d_core.errors import OptionError, OutputError
 from rs4d_core.scenes.writers import coco, formats, geopackage
 from rs4d_core.scenes.writers.records import Feature, RunRecord
-from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.scenes.writers.replacement import Replacement, check_replaceable, output_errors
 from rs4d_core.wording import counted
 
 SUFFIXES = (".gpkg", ".geojson", ".fgb", ".parquet", ".json")
@@ -76,11 +76,6 @@ class ResultWriter:
         self._started = time.monotonic()
         self._open = True
         self._staged = replacement.part(".gpkg")
-
-    @property
-    def temporary(self) -> str:
-        """What the names of its temporary files begin with."""
-        return self._replacement.name
 
     def add(self, features: Sequence[Feature]) -> None:
         """Take instances. Raises OutputError, and discards all, where they cannot be written."""
@@ -235,7 +230,7 @@ def known_suffix(path: Path | str) -> str:
 def check_output(path: Path | str) -> None:
     """See, before a long run, that a result can be written there. Raises OptionError or OutputError."""
     known_suffix(path)
-    Replacement(Path(path)).clear()
+    check_replaceable(Path(path))
 
 
 def open_writer(
@@ -245,6 +240,7 @@ def open_writer(
     colors: Sequence[str],
     run: RunRecord,
     earlier: EarlierPart | None = None,
+    announce: Callable[[str], None] = lambda name: None,
 ) -> ResultWriter:
     """A writer whose format follows from the suffix of `path`.
 
@@ -257,13 +253,14 @@ def open_writer(
         classes, colors: of the model, "#rrggbb"; COCO's categories.
         run: what is known of the run.
         earlier: what an interrupted attempt of the same run has left, of which the whole takes the place.
+        announce: see `Replacement`.
 
     Raises:
         OptionError: no such format.
         OutputError: the result could not be written there in the end.
     """
     suffix = known_suffix(path)
-    writer = ResultWriter(Replacement(Path(path)), suffix, crs_wkt, classes, colors, run, earlier)
+    writer = ResultWriter(Replacement(Path(path), announce), suffix, crs_wkt, classes, colors, run, earlier)
     try:
         writer._create()
     except BaseException:
