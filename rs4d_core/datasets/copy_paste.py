@@ -29,9 +29,8 @@ def paste_instances(
 ) -> tuple[Tensor, Target]:
     """`view` with some of the donor's instances on its free ground.
 
-    Free is what lies outside of all instances, of regions to ignore and of padding. Both views are of one data set, so
-    that both label the same classes. Instances without an outline are not taken, nor those that the donor's own edge
-    cuts.
+    Free is what lies outside of all instances, of regions to ignore and of padding. Instances without an outline are
+    not taken, nor those that the donor's own edge cuts, nor those of a class that the view does not label.
 
     Args:
         view: image `(3, S, S)` uint8 and target, as `transforms.load_training_image` gives them.
@@ -43,7 +42,7 @@ def paste_instances(
     pixels, donor_pixels = image.numpy().copy(), donor_image.numpy()
     free = ~_occupied(target) & (pixels != np.reshape(PADDING_RGB, (3, 1, 1))).any(axis=0)
     taken, masks, boxes = [], [], []
-    for index in rng.permutation(_whole(donor_target))[:_MOST_PASTED].tolist():
+    for index in rng.permutation(_usable(donor_target, target.annotated))[:_MOST_PASTED].tolist():
         mask = donor_target.masks[index].numpy()
         window = _window(mask)
         place = _free_place(mask[window], free, rng)
@@ -78,14 +77,14 @@ def _occupied(target: Target) -> np.ndarray:
     return occupied
 
 
-def _whole(target: Target) -> np.ndarray:
-    """Indices of instances with an outline that does not touch the view's edge and is small enough."""
+def _usable(target: Target, labelled: Tensor) -> np.ndarray:
+    """Indices of instances of `labelled (classes,)` with an outline that is whole and small enough."""
     size = target.masks.shape[-1]
     boxes = target.boxes_xyxy
     inside = (boxes[:, :2] > _GAP_PX).all(1) & (boxes[:, 2:] < size - _GAP_PX).all(1)
     small = ((boxes[:, 2:] - boxes[:, :2]) < _LARGEST_SHARE * size).all(1)
     drawn = target.masks.flatten(1).any(1)
-    return torch.nonzero(target.has_mask & inside & small & drawn).squeeze(1).numpy()
+    return torch.nonzero(target.has_mask & inside & small & drawn & labelled[target.labels]).squeeze(1).numpy()
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:

@@ -1,5 +1,6 @@
 """The images of a run: a pure function of seed and step, so that a resumed run goes on with the very same ones."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
             training, kept = _coco_samples(data, root, classes)
             for sample in (*training, *kept):
                 check_picture(sample)  # a run shall not end hours later for a picture of another size
+            training = [_labelled_where_shown(sample, data.labelled_where_shown, classes) for sample in training]
             settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
             sources.append(CocoSource(training, settings, data.balanced, data.copy_paste))
         else:
@@ -158,6 +160,16 @@ def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple
             f"{held_back.annotations}, such as {min(shared).name}; take them out of one"
         )
     return split(data.name, samples, None)[0], kept
+
+
+def _labelled_where_shown(sample: Sample, names: tuple[str, ...], classes: tuple[str, ...]) -> Sample:
+    """The sample as one that labels these classes only if it shows them."""
+    shown = {classes[annotation.label] for annotation in sample.annotations}
+    annotated = (
+        labelled and (name not in names or name in shown)
+        for name, labelled in zip(classes, sample.annotated, strict=True)
+    )
+    return dataclasses.replace(sample, annotated=tuple(annotated))
 
 
 def fresh_scenes(

@@ -109,6 +109,9 @@ class CocoData:
         class_map: names in the file -> names of the model's classes, where they differ.
         balanced: draw a class first, each as likely as any other, then an image that shows it, and a part of the image
             around an instance of it; else each image is as likely as any other.
+        labelled_where_shown: classes of the model that the set labels in some of its images only, such as cars that are
+            marked where they are what the image was taken for. Training takes an image without an instance of such a
+            class for one that does not label it. Held-back images are measured by what their file says.
         held_back: None uses every image for training and measures nothing on this set.
     """
 
@@ -121,6 +124,7 @@ class CocoData:
     licence: str
     class_map: dict[str, str] = field(default_factory=dict)
     balanced: bool = False
+    labelled_where_shown: tuple[str, ...] = ()
     held_back: HeldBack | None = None
     fit: bool = False
     turn: bool = True
@@ -200,5 +204,10 @@ class Recipe:
                 check(
                     target in self.model.classes,
                     f'datasets.{data.name}.class_map sends "{source}" to "{target}", which is not in model.classes',
+                )
+            for name in getattr(data, "labelled_where_shown", ()):
+                check(
+                    name in self.model.classes,
+                    f'datasets.{data.name}.labelled_where_shown names "{name}", which is not in model.classes',
                 )
         check_share(self.optimization.batch, self.running.devices)

@@ -22,7 +22,7 @@ def _generated(seed):
     return load_training_image(sample, SIZE, np.random.default_rng(seed), TransformSettings((0.7, 1.2), color=0.0))
 
 
-def _square(color, box, *, outlined=True, ignored=()):
+def _square(color, box, *, outlined=True, ignored=(), labelled=True):
     """A view of one square, as bright as `color`, on black ground."""
     x0, y0, x1, y1 = box
     mask = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
@@ -34,7 +34,7 @@ def _square(color, box, *, outlined=True, ignored=()):
         mask if outlined else torch.zeros_like(mask),
         torch.tensor([outlined]),
         torch.tensor(ignored, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([True]),
+        torch.tensor([labelled]),
     )
 
 
@@ -79,6 +79,7 @@ def test_an_instance_comes_with_its_pixels():
         (_square(90, (0, 0, 20, 20), ignored=[(0, 0, SIZE, SIZE)]), _square(200, (60, 60, 90, 80))),
         (_square(90, (0, 0, SIZE, SIZE), outlined=False), _square(200, (60, 60, 90, 80))),
         (_square(90, (0, 0, 20, 20)), _square(200, (60, 60, 90, 80), outlined=False)),
+        (_square(90, (0, 0, 20, 20), labelled=False), _square(200, (60, 60, 90, 80))),
         (_square(90, (0, 0, 20, 20)), _square(200, (0, 60, 30, 80))),
         (_square(90, (0, 0, 20, 20)), _square(200, (10, 10, 150, 150))),
     ],
@@ -86,6 +87,7 @@ def test_an_instance_comes_with_its_pixels():
         "ignored ground",
         "ground of a box",
         "a donor without outline",
+        "a class that the view does not label",
         "a donor cut by the edge",
         "too large a donor",
     ],

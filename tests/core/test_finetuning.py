@@ -70,6 +70,7 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("datasets.squares.held_back={count=2, place='a'}", "needs either annotations, or count, or place and block"),
         ("datasets.squares.held_back.annotations='val.json'", "needs either annotations, or count, or place and block"),
         ("datasets.squares.class_map={house='hut'}", '"hut", which is not in model.classes'),
+        ("datasets.squares.labelled_where_shown=['hut']", 'names "hut", which is not in model.classes'),
         ("running.devices=3", "must be a multiple of running.devices"),
         ("datasets.squares.held_back.seed=-1", "held_back.seed is -1"),
         ("model.classes.building.color=1", "nothing has this name"),
@@ -126,6 +127,24 @@ def test_a_class_map_names_classes_of_at_least_one_of_the_files(data, tmp_path):
     misspelt = recipe_of(data, *files, "datasets.squares.class_map={house='building', hut='building', shp='ship'}")
     with pytest.raises(DatasetError, match=r"val\.json: no category 'shp' to call 'ship'; .*there are: house, hut"):
         open_data(misspelt, data)
+
+
+def test_a_class_can_be_one_that_is_labelled_only_where_it_is_shown(data):
+    content = json.loads((data / "squares.json").read_text())
+    content["categories"].append({"id": 2, "name": "ship"})
+    shows_ship = {1, 2, 3, 4}
+    for entry in content["annotations"][::2]:
+        if entry["image_id"] in shows_ship:
+            entry["category_id"] = 2
+    (data / "squares.json").write_text(json.dumps(content))
+    recipe = recipe_of(data, "datasets.squares.labelled_where_shown=['ship']")
+    building, ship = (recipe.model.classes.index(name) for name in ("building", "ship"))
+    opened = open_data(recipe, data)
+    training, held_back = opened.sources[0].samples, opened.held_back["squares"]
+    assert {(sample.image_id in shows_ship) == sample.annotated[ship] for sample in training} == {True}
+    assert {sample.annotated[ship] for sample in training} == {True, False}
+    assert all(sample.annotated[building] for sample in training)
+    assert all(sample.annotated[ship] for sample in held_back), "measured by what the file says"
 
 
 def tiles() -> list[Sample]:
