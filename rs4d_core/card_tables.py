@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rs4d_core.console import share
 
 if TYPE_CHECKING:
-    from rs4d_core.models.encoder_file import EncoderCard
+    from rs4d_core.models.encoder_card import EncoderCard
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 

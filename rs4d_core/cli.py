@@ -218,7 +218,8 @@ def _predicting(
     arguments: argparse.Namespace, options: "SegmentOptions"
 ) -> Iterator[tuple["LoadedModel", "WindowSourceMaker"]]:
     """The model, and what predicts the windows with it: this process, or a cluster."""
-    from rs4d_core.models.checkpoint import default_model_path, load_model
+    from rs4d_core.models.card import default_model_path
+    from rs4d_core.models.checkpoint import load_model
     from rs4d_core.scenes.prediction.local_windows import LocalWindows
 
     path = arguments.model or default_model_path()
@@ -270,8 +271,8 @@ def _evaluate(arguments: argparse.Namespace, _interruption: Interruption) -> int
 
 
 def _info(arguments: argparse.Namespace, _interruption: Interruption) -> int:
-    from rs4d_core.models.checkpoint import default_model_path, read_card
-    from rs4d_core.models.encoder_file import holds_encoder
+    from rs4d_core.models.card import default_model_path, read_card
+    from rs4d_core.models.encoder_card import holds_encoder
 
     path = arguments.model or default_model_path()
     if holds_encoder(path):
@@ -310,7 +311,7 @@ def _info_of_encoder(path: Path, as_json: bool) -> int:
     from rs4d_core.card_tables import encoder_rows
     from rs4d_core.console import print_pairs
     from rs4d_core.models.config import presets_with
-    from rs4d_core.models.encoder_file import read_encoder_card
+    from rs4d_core.models.encoder_card import read_encoder_card
 
     card = read_encoder_card(path)
     presets = presets_with(card.config)

@@ -152,7 +152,8 @@ def _projections() -> str:
 
 
 def _default_model() -> str:
-    from rs4d_core.models.checkpoint import default_model_path, load_model
+    from rs4d_core.models.card import default_model_path
+    from rs4d_core.models.checkpoint import load_model
 
     path = default_model_path()
     model = load_model(path, "cpu")

@@ -18,10 +18,12 @@ from pathlib import Path
 import torch
 
 from rs4d_core.errors import OptionError
-from rs4d_core.models.checkpoint import ModelCard, save_weights
+from rs4d_core.models.card import ModelCard
+from rs4d_core.models.checkpoint import save_weights
 from rs4d_core.models.convert import Converted, convert
 from rs4d_core.models.encoder import Encoder
-from rs4d_core.models.encoder_file import EncoderCard, save_encoder
+from rs4d_core.models.encoder_card import EncoderCard
+from rs4d_core.models.encoder_file import save_encoder
 from rs4d_core.models.foreign_weights import read_foreign_weights
 from rs4d_core.runs.command import exit_status
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rs4d_core.errors import OptionError, OutputError
 from rs4d_core.evaluation.card_in_page import with_card
-from rs4d_core.models.checkpoint import default_model_path, read_card
+from rs4d_core.models.card import default_model_path, read_card
 from rs4d_core.runs.command import exit_status
 from rs4d_core.whole_file import write_whole
 

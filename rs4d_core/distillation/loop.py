@@ -22,10 +22,10 @@ from rs4d_core.distillation.teacher import Teacher, open_teacher
 from rs4d_core.distillation.views import ImageFile, View, find_images, images_as_json, saved_images, split, views_of
 from rs4d_core.errors import OutputError, RS4DError
 from rs4d_core.interruption import Interruption
-from rs4d_core.models.config import preset
+from rs4d_core.models.config import PIXEL_MEAN, PIXEL_STD, preset
 from rs4d_core.models.encoder import PATCH, Encoder
-from rs4d_core.models.encoder_file import EncoderCard, save_encoder
-from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD
+from rs4d_core.models.encoder_card import EncoderCard
+from rs4d_core.models.encoder_file import save_encoder
 from rs4d_core.runs.fabric import open_fabric
 from rs4d_core.runs.folder import run_folder
 from rs4d_core.runs.journal import Journal

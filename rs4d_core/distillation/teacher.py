@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from rs4d_core.distillation.recipe import SamChoice, SegmenterChoice
 from rs4d_core.errors import DependencyError, ModelFileError
 from rs4d_core.models.checkpoint import load_model
+from rs4d_core.models.config import PIXEL_MEAN, PIXEL_STD
 from rs4d_core.models.encoder import PATCH
-from rs4d_core.models.segmenter import PIXEL_MEAN, PIXEL_STD
 
 
 class Teacher(ABC):

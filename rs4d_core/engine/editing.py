@@ -15,7 +15,7 @@ from shapely.errors import ShapelyError
 from rs4d_core.engine.job import Job
 from rs4d_core.engine.models import ModelCache
 from rs4d_core.errors import OptionError
-from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.models.card import default_model_path
 from rs4d_core.scenes.layers.postprocess import PIXEL_M
 from rs4d_core.scenes.layers.reshape import Reshaper
 from rs4d_core.scenes.outline import OutlineOptions

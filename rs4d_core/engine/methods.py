@@ -21,7 +21,7 @@ from rs4d_core.engine.models import ModelCache
 from rs4d_core.engine.protocol import PROTOCOL_VERSION
 from rs4d_core.errors import ModelFileError, OptionError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
-from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.models.card import default_model_path
 from rs4d_core.scenes.layers.chip_export import export_chips
 from rs4d_core.scenes.layers.export import export_layer
 from rs4d_core.scenes.layers.layer_file import WrittenLayer

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from rs4d_core.device import choose_device
-from rs4d_core.models.checkpoint import LoadedModel, ModelCard, file_sha256, load_model, read_card
+from rs4d_core.models.card import ModelCard, read_card
+from rs4d_core.models.checkpoint import LoadedModel, file_sha256, load_model
 from rs4d_core.scenes.outline import Outliner
 
 MOST_LOADED = 2

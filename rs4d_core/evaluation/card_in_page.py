@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rs4d_core.card_tables import Table, by_class, by_data_set, by_data_set_and_class
 from rs4d_core.errors import OptionError
-from rs4d_core.models.checkpoint import ModelCard
+from rs4d_core.models.card import ModelCard
 
 TABLES: dict[str, Callable[[ModelCard], Table]] = {
     "data sets": lambda card: by_data_set(card.metrics),

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from rs4d_core.datasets.synthetic import write_large_scene
-from rs4d_core.models.checkpoint import LoadedModel, default_model_path, load_model
+from rs4d_core.models.card import default_model_path
+from rs4d_core.models.checkpoint import LoadedModel, load_model
 from rs4d_core.scenes.cluster.cluster_windows import FETCHED, cluster_windows
 from rs4d_core.scenes.cluster.dask_cluster import Cluster, open_cluster
 from rs4d_core.scenes.cluster.dask_worker import hold

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rs4d_core.datasets.synthetic import generate_scene
-from rs4d_core.models.checkpoint import LoadedModel, default_model_path, load_model
+from rs4d_core.models.card import default_model_path
+from rs4d_core.models.checkpoint import LoadedModel, load_model
 from rs4d_core.scenes.windows.plan import Window
 from rs4d_core.scenes.windows.polygonize import polygonize
 

@@ -17,7 +17,8 @@ import rasterio
 import torch
 
 from rs4d_core.datasets.synthetic import default_transform, generate_scene, write_large_scene, write_scene
-from rs4d_core.models.checkpoint import default_model_path, load_model
+from rs4d_core.models.card import default_model_path
+from rs4d_core.models.checkpoint import load_model
 from rs4d_core.models.instances import Instances, MaskPatch
 from rs4d_core.scenes.pipeline import SegmentOptions, segment_scene
 

@@ -10,7 +10,7 @@ from rs4d_core.datasets.sample import Sample
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, measure
 from rs4d_core.evaluation.predict_samples import predict_samples
 from rs4d_core.finetuning.recipe import Recipe
-from rs4d_core.models.checkpoint import ModelCard
+from rs4d_core.models.card import ModelCard
 from rs4d_core.models.config import SegmenterConfig
 from rs4d_core.models.instances import Instances
 

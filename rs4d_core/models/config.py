@@ -16,6 +16,10 @@ HEADS = get_args(Head)
 SIZE_DIVISOR = 32
 """Sides of images are multiples of this: the encoder's patches of 16 px, and one pooling above them."""
 
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""Of ImageNet's red, green and blue, 0..255: what a model normalises by unless its card says otherwise."""
+
 # A model file may claim any size. Up to these, what is built to compare it with the file costs a second at most; they
 # are ten times those of the largest models there are.
 LARGEST_WIDTH = 1 << 16

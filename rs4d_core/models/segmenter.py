@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rs4d_core.models import boxes as box_ops
 from rs4d_core.models.assign import assign, sample
 from rs4d_core.models.box_head import BoxHead
-from rs4d_core.models.config import SIZE_DIVISOR, SegmenterConfig
+from rs4d_core.models.config import PIXEL_MEAN, PIXEL_STD, SIZE_DIVISOR, SegmenterConfig
 from rs4d_core.models.encoder import Encoder, EncoderOutput
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.mask_head import MaskHead
@@ -17,9 +17,6 @@ from rs4d_core.models.prompt_head import PromptHead
 from rs4d_core.models.regions import Regions
 from rs4d_core.models.rpn import RPN
 from rs4d_core.ops.nms import batched_nms
-
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 
 _REGIONS_MULTIPLE = 160
 _SAMPLES = 256

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rs4d_core.models.checkpoint import ModelCard, save_model
+from rs4d_core.models.card import ModelCard
+from rs4d_core.models.checkpoint import save_model
 from rs4d_core.models.config import (
     BoxHeadConfig,
     EncoderConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rs4d_core.models.checkpoint import default_model_path
+from rs4d_core.models.card import default_model_path
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING = """

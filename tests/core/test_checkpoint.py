@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from small_model import small_config
 
 from rs4d_core.errors import ModelFileError, OptionError, OutputError
-from rs4d_core.models.checkpoint import (
-    FORMAT_VERSION,
-    ModelCard,
-    load_model,
-    load_weights_that_fit,
-    read_card,
-    save_model,
-)
+from rs4d_core.models.card import FORMAT_VERSION, ModelCard, read_card
+from rs4d_core.models.checkpoint import load_model, load_weights_that_fit, save_model
 from rs4d_core.models.segmenter import Segmenter
 
 

@@ -12,11 +12,14 @@ import pyogrio
 import pytest
 import rasterio
 from PIL import Image
-from small_model import CLASSES
+from small_model import CLASSES, small_config
 
 import rs4d_core
 from rs4d_core.cli import main
 from rs4d_core.datasets.synthetic import write_large_scene
+from rs4d_core.models.encoder import Encoder
+from rs4d_core.models.encoder_card import EncoderCard
+from rs4d_core.models.encoder_file import save_encoder
 
 COMMAND = [sys.executable, "-m", "rs4d_core.cli"]
 
@@ -162,6 +165,21 @@ def test_help_answers_without_the_heavy_libraries():
     assert done.returncode == 0, done.stderr
     for command in ("segment", "evaluate", "export", "info", "doctor", "serve"):
         assert command in done.stdout
+
+
+def test_info_answers_without_torch(tmp_path, untrained_model):
+    encoder = Encoder(small_config().encoder)
+    save_encoder(tmp_path / "encoder.safetensors", encoder, EncoderCard("small", encoder.config, "nothing"))
+    code = (
+        "import sys, rs4d_core.cli as cli\n"
+        "codes = [cli.main(['info', path]) for path in sys.argv[1:]]\n"
+        "print(codes, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, untrained_model, tmp_path / "encoder.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[0, 0] False", done.stderr
+    for name in ("untrained", "small"):
+        assert name in done.stdout
 
 
 def test_version(capsys):

@@ -17,11 +17,13 @@ from torch import nn
 from training_script import run_script
 
 from rs4d_core.errors import ModelFileError, OptionError
-from rs4d_core.models.checkpoint import load_model, load_weights_that_fit, read_card
+from rs4d_core.models.card import read_card
+from rs4d_core.models.checkpoint import load_model, load_weights_that_fit
 from rs4d_core.models.config import NeckConfig, preset
 from rs4d_core.models.convert import Converted, convert
 from rs4d_core.models.encoder import Encoder as SegmenterEncoder
-from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
+from rs4d_core.models.encoder_card import read_encoder_card
+from rs4d_core.models.encoder_file import load_encoder_weights
 from rs4d_core.models.foreign_weights import read_foreign_weights
 from rs4d_core.models.prompt_head import PromptHead
 from rs4d_core.models.regions import Regions, region_features

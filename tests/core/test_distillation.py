@@ -22,10 +22,11 @@ from rs4d_core.distillation.recipe import DistillationRecipe
 from rs4d_core.distillation.teacher import open_teacher
 from rs4d_core.distillation.views import find_images, read_view, views_of
 from rs4d_core.errors import DatasetError, ModelFileError, RecipeError, RunFailedError
-from rs4d_core.models.checkpoint import read_card
+from rs4d_core.models.card import read_card
 from rs4d_core.models.config import preset
 from rs4d_core.models.encoder import Encoder
-from rs4d_core.models.encoder_file import load_encoder_weights, read_encoder_card
+from rs4d_core.models.encoder_card import read_encoder_card
+from rs4d_core.models.encoder_file import load_encoder_weights
 from rs4d_core.models.segmenter import Segmenter
 from rs4d_core.runs.tables import read_settings
 

@@ -25,7 +25,8 @@ from rs4d_core.cli import main
 from rs4d_core.datasets.synthetic import write_large_scene
 from rs4d_core.engine.protocol import LONGEST_LINE
 from rs4d_core.engine.server import MOST_WAITING
-from rs4d_core.models.checkpoint import file_sha256, load_model, read_card, save_model
+from rs4d_core.models.card import read_card
+from rs4d_core.models.checkpoint import file_sha256, load_model, save_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
 

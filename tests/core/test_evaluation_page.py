@@ -18,7 +18,8 @@ from training_script import run_script
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.evaluation.coco_metrics import Comparison, ImageResult
 from rs4d_core.evaluation.page import SHOWN, Measurement, best_images, render_page, worst_images
-from rs4d_core.models.checkpoint import ModelCard, load_model, save_model
+from rs4d_core.models.card import ModelCard
+from rs4d_core.models.checkpoint import load_model, save_model
 from rs4d_core.models.instances import Instances, MaskPatch
 from rs4d_core.models.segmenter import Segmenter
 

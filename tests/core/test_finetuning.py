@@ -19,7 +19,8 @@ from rs4d_core.finetuning.data import CocoSource, SyntheticSource, fresh_scenes,
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.recipe import HeldBack, Optimization, Recipe
 from rs4d_core.finetuning.splits import split
-from rs4d_core.models.checkpoint import load_model, read_card, save_model
+from rs4d_core.models.card import read_card
+from rs4d_core.models.checkpoint import load_model, save_model
 from rs4d_core.runs.checkpoint import checkpoints
 from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rate

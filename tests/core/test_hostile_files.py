@@ -28,8 +28,9 @@ from rs4d_core.cli import main
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.errors import DatasetError, LayerError, ModelFileError, RS4DError, SceneError
 from rs4d_core.evaluation.layer_metrics import evaluate_layers
-from rs4d_core.models.checkpoint import load_model, read_card
-from rs4d_core.models.encoder_file import ENCODER_CARD_KEY, EncoderCard
+from rs4d_core.models.card import read_card
+from rs4d_core.models.checkpoint import load_model
+from rs4d_core.models.encoder_card import ENCODER_CARD_KEY, EncoderCard
 from rs4d_core.scenes.layers.export import export_layer
 from rs4d_core.scenes.layers.layer_file import write_layer as write_layer_file
 from rs4d_core.scenes.layers.vector_layer import read_vector_layer

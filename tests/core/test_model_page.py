@@ -8,7 +8,8 @@ from training_script import run_script
 
 from rs4d_core.errors import OptionError
 from rs4d_core.evaluation.card_in_page import with_card
-from rs4d_core.models.checkpoint import default_model_path, file_sha256, read_card
+from rs4d_core.models.card import default_model_path, read_card
+from rs4d_core.models.checkpoint import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "models.md"

@@ -22,7 +22,8 @@ from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_s
 from rs4d_core.engine.parameters import read_params
 from rs4d_core.engine.protocol import ProtocolError
 from rs4d_core.errors import CancelledError, OptionError, SceneError
-from rs4d_core.models.checkpoint import LoadedModel, ModelCard, default_model_path, load_model
+from rs4d_core.models.card import ModelCard, default_model_path
+from rs4d_core.models.checkpoint import LoadedModel, load_model
 from rs4d_core.models.segmenter import Segmenter
 from rs4d_core.scenes.outline import OutlineOptions, Outliner, window_around
 from rs4d_core.scenes.polygons.ground import Ground

@@ -18,7 +18,7 @@ from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.places import Split
 from rs4d_core.datasets.scene_plan import Ground, plan_chips
 from rs4d_core.errors import DatasetError, OptionError
-from rs4d_core.models.checkpoint import read_card
+from rs4d_core.models.card import read_card
 from rs4d_core.scenes.layers.chips import SMALLEST_CHIP_PX
 
 PIXEL_M = 0.5

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from rs4d_core.errors import OptionError
-from rs4d_core.models.config import SIZE_DIVISOR
+from rs4d_core.models.config import PIXEL_MEAN, SIZE_DIVISOR
 from rs4d_core.models.instances import Instances
-from rs4d_core.models.segmenter import PIXEL_MEAN
 
 # A cancelled run may leave a prediction behind that is still computing. The next run of the process waits for it, since
 # neither a GPU's memory nor numba's threads are made for two.
