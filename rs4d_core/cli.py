@@ -183,6 +183,8 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
 
 def _asked_for(arguments: argparse.Namespace) -> tuple["Jobs", "SegmentOptions"]:
     """What to do, checked without torch: what is wrong with it is told at once, not after seconds of importing."""
+    from rs4d_core.device_name import check_device_name
+    from rs4d_core.models.card import default_model_path, read_card
     from rs4d_core.scenes.cluster.dask_cluster import check_where
     from rs4d_core.scenes.many.jobs import plan_jobs
     from rs4d_core.scenes.options import SegmentOptions
@@ -200,6 +202,9 @@ def _asked_for(arguments: argparse.Namespace) -> tuple["Jobs", "SegmentOptions"]
     )
     if arguments.cluster is not None:
         check_where(arguments.cluster)
+    check_device_name(arguments.device)
+    arguments.model = arguments.model or default_model_path()
+    options.check_classes(read_card(arguments.model))
     jobs = plan_jobs(arguments.scene, arguments.output)
     jobs.check(options)
     if arguments.picture is not None:
@@ -218,24 +223,22 @@ def _predicting(
     arguments: argparse.Namespace, options: "SegmentOptions"
 ) -> Iterator[tuple["LoadedModel", "WindowSourceMaker"]]:
     """The model, and what predicts the windows with it: this process, or a cluster."""
-    from rs4d_core.models.card import default_model_path
     from rs4d_core.models.checkpoint import load_model
     from rs4d_core.scenes.prediction.local_windows import LocalWindows
 
-    path = arguments.model or default_model_path()
     if arguments.cluster is None:
-        yield load_model(path, arguments.device), LocalWindows
+        yield load_model(arguments.model, arguments.device), LocalWindows
         return
     from rs4d_core.scenes.cluster.cluster_windows import cluster_windows
     from rs4d_core.scenes.cluster.dask_cluster import open_cluster
 
-    model = load_model(path, "cpu")
+    model = load_model(arguments.model, "cpu")
     with open_cluster(arguments.cluster, arguments.device) as cluster:
         for note in cluster.notes:
             _note(note)
         yield (
             dataclasses.replace(model, device=cluster.device, device_reason=cluster.description),
-            cluster_windows(cluster, path, options),
+            cluster_windows(cluster, arguments.model, options),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rs4d_core.device_name import check_device_name
 from rs4d_core.errors import OptionError
 
 _REPETITIONS = 25
@@ -34,6 +35,7 @@ def choose_device(wanted: str = "auto") -> Device:
     Raises:
         OptionError: the name is unknown, or there is no such GPU.
     """
+    check_device_name(wanted)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
         if count:
@@ -43,10 +45,7 @@ def choose_device(wanted: str = "auto") -> Device:
         return Device("cpu", why)
     if wanted == "cpu":
         return Device("cpu", "asked for")
-    kind, _, number = wanted.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
-        raise OptionError(f"unknown device {wanted!r}: use auto, cpu, cuda or cuda:N")
-    number = int(number or 0)
+    number = int(wanted.partition(":")[2] or 0)
     if number >= count:
         raise OptionError(f"device {wanted!r} is not available ({count} CUDA GPUs found): use auto or cpu")
     return Device(f"cuda:{number}", "asked for", torch.cuda.get_device_name(number))

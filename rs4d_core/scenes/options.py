@@ -12,6 +12,7 @@ from rs4d_core.scenes.windows.largest import largest_window
 from rs4d_core.scenes.windows.plan import check_tiling
 
 if TYPE_CHECKING:
+    from rs4d_core.models.card import ModelCard
     from rs4d_core.scenes.prediction.predictor import Predictor
 
 
@@ -56,18 +57,22 @@ class SegmentOptions:
         overlap_px = min(predictor.overlap_px, window_px // 2) if self.overlap_px is None else self.overlap_px
         return window_px, overlap_px
 
+    def check_classes(self, model: "ModelCard | Predictor") -> None:
+        """Raises OptionError where the model does not know one of `classes`."""
+        unknown = [name for name in self.classes or () if name not in model.classes]
+        if unknown:
+            raise OptionError(
+                f"class {unknown[0]!r} is not known to model {model.name}: it finds {', '.join(model.classes)}"
+            )
+
     def least_scores(self, predictor: "Predictor") -> np.ndarray:
         """The score that an instance of each class needs; infinite for classes that are not wanted.
 
         Raises:
             OptionError: the model does not know one of `classes`.
         """
+        self.check_classes(predictor)
         known = predictor.classes
-        unknown = [name for name in self.classes or () if name not in known]
-        if unknown:
-            raise OptionError(
-                f"class {unknown[0]!r} is not known to model {predictor.name}: it finds {', '.join(known)}"
-            )
         scores = np.array(predictor.default_scores if self.score is None else [self.score] * len(known), dtype=float)
         if self.classes is not None:
             scores[[name not in self.classes for name in known]] = np.inf

@@ -274,6 +274,10 @@ def test_what_is_wrong_is_told_before_torch_is_loaded(tmp_path, small_scene):
         ([scene, "--bbox", "0", "0", "1", "1"], "outside"),
         ([scene, "--cluster", "local:none"], "local:"),
         ([scene, "--picture", "out.jpg"], ".png"),
+        ([scene, "--model", "missing.safetensors"], "no model file missing.safetensors"),
+        ([scene, "--model", scene], "not a model file"),
+        ([scene, "--classes", "ship,unicorn"], "'unicorn' is not known"),
+        ([scene, "--device", "toaster"], "unknown device 'toaster'"),
     ]
     code = (
         "import json, sys, rs4d_core.cli as cli\n"

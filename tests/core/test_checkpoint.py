@@ -230,9 +230,10 @@ def test_a_card_is_checked_when_it_is_made(changes):
         make_card(**changes)
 
 
-def test_an_unknown_device_is_named(model_file):
-    with pytest.raises(OptionError, match="toaster"):
-        load_model(model_file, "toaster")
+@pytest.mark.parametrize("device", ["toaster", "cuda:", "cuda:x", "cuda:\N{SUPERSCRIPT TWO}", "cuda:" + "9" * 5000])
+def test_an_unknown_device_is_named(model_file, device):
+    with pytest.raises(OptionError, match=f"unknown device '{device[:50]}"):
+        load_model(model_file, device)
 
 
 def test_a_card_is_frozen():
