@@ -114,14 +114,23 @@ def split_tiles(
     result: list[str | None] = ["val" if one else "train" for one in held]
     for key in dict.fromkeys(keys):
         here = np.array([other == key for other in keys])
-        kept = shapely.box(*boxes[here & held].T)
-        around = shapely.box(*(boxes + split.margin * np.array([-1, -1, 1, 1])).T)
-        tree = shapely.STRtree(kept)
-        for index in np.flatnonzero(here & ~held):
-            near = kept[tree.query(around[index])]
-            if (shapely.area(shapely.intersection(near, around[index])) > 0).any():
-                result[index] = None
+        for index in np.flatnonzero(here & ~held)[near_to(boxes[here & ~held], boxes[here & held], split.margin)]:
+            result[index] = None
     return result
+
+
+def near_to(boxes: np.ndarray, held_back: np.ndarray, margin: float) -> np.ndarray:
+    """Which of the boxes, `(N,)` bool, share ground with one that is held back, or lie nearer to it than the margin.
+
+    Args:
+        boxes: `(N, 4)` x0, y0, x1, y1.
+        held_back: `(M, 4)`, as `boxes`.
+        margin: in their unit, along x and along y.
+    """
+    kept, around = shapely.box(*held_back.T), shapely.box(*(boxes + margin * np.array([-1, -1, 1, 1])).T)
+    own, other = shapely.STRtree(kept).query(around)
+    shared = shapely.area(shapely.intersection(around[own], kept[other])) > 0
+    return np.isin(np.arange(len(boxes)), own[shared])
 
 
 def split_images(count: int, split: Split) -> list[str]:

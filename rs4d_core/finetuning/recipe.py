@@ -59,9 +59,9 @@ class HeldBack:
 
     By file: `annotations`, relative to the data folder, lists them, and the data set's own folder holds them; so
     does `training/prepare.py` split a data set. By number: `count` images drawn with `seed`. By place, for tiles that
-    overlap their neighbours: `place` is a regular expression with two groups, x and y, in the file name; tiles with
-    both inside `block` (x0, y0, x1, y1; the upper ends excluded) are held back, and tiles less than `margin` outside of
-    it are dropped, as they show the same ground.
+    overlap their neighbours: `place` is a regular expression that finds x and y of the upper left corner, in pixels, in
+    the file name; tiles with that corner inside `block` (x0, y0, x1, y1; the upper ends excluded) are held back. Others
+    that show ground of the block or of a tile in it, or lie nearer to that ground than `margin` pixels, are dropped.
     """
 
     count: int | None = None
@@ -81,6 +81,8 @@ class HeldBack:
         check(self.count is None or self.count > 0, f"held_back.count is {self.count}: give 1 or more, or leave it out")
         check(self.seed >= 0, f"held_back.seed is {self.seed}: it cannot be negative")
         check(self.margin >= 0, f"held_back.margin is {self.margin}: it cannot be negative")
+        check(self.margin == 0 or by_place, "held_back.margin is for what is held back by place: leave it out")
+        check(self.seed == 0 or self.count is not None, "held_back.seed is for a count: leave it out")
         if self.place is not None:
             try:
                 groups = re.compile(self.place).groups

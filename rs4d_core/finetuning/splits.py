@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from rs4d_core.datasets.places import near_to
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.errors import DatasetError
 from rs4d_core.finetuning.recipe import HeldBack
@@ -22,9 +23,13 @@ def split(name: str, samples: list[Sample], held_back: HeldBack | None) -> tuple
         training = [sample for i, sample in enumerate(samples) if i not in drawn]
         kept = [sample for i, sample in enumerate(samples) if i in drawn]
     else:
-        distances = [_distance(name, sample, held_back) for sample in samples]
-        kept = [sample for sample, away in zip(samples, distances, strict=True) if away < 0]
-        training = [sample for sample, away in zip(samples, distances, strict=True) if away >= held_back.margin]
+        corners = np.array([_place(name, sample, held_back.place) for sample in samples])
+        tiles = np.hstack([corners, corners + [(sample.width, sample.height) for sample in samples]])
+        inside = ((corners >= held_back.block[:2]) & (corners < held_back.block[2:])).all(axis=1)
+        # Tiles of the block reach over its upper ends.
+        dropped = near_to(tiles, np.vstack([held_back.block, tiles[inside]]), held_back.margin)
+        kept = [sample for sample, is_kept in zip(samples, inside, strict=True) if is_kept]
+        training = [sample for sample, is_dropped in zip(samples, dropped, strict=True) if not is_dropped]
         if not kept:
             raise DatasetError(f"data set {name}: no image lies in held_back.block; give another block")
     if not training:
@@ -32,17 +37,12 @@ def split(name: str, samples: list[Sample], held_back: HeldBack | None) -> tuple
     return training, kept
 
 
-def _distance(name: str, sample: Sample, held_back: HeldBack) -> float:
-    """How far the tile's origin lies outside of the block, along the axis where it is farthest; negative inside."""
-    found = re.search(held_back.place, sample.image.name)
+def _place(name: str, sample: Sample, pattern: str) -> tuple[float, float]:
+    """The tile's upper left corner, pixels, as its file name tells it."""
+    found = re.search(pattern, sample.image.name)
     try:
-        x, y = float(found[1]), float(found[2])
+        return float(found[1]), float(found[2])
     except (TypeError, ValueError):
         raise DatasetError(
-            f'data set {name}: held_back.place "{held_back.place}" finds no place in the file name {sample.image.name}'
+            f'data set {name}: held_back.place "{pattern}" finds no place in the file name {sample.image.name}'
         ) from None
-    x0, y0, x1, y1 = held_back.block
-    # The upper ends are excluded: a tile that starts there is outside, at distance 0.
-    outside = max(x0 - x, y0 - y, x - x1, y - y1)
-    inside = x0 <= x < x1 and y0 <= y < y1
-    return -1.0 if inside else max(outside, 0.0)

@@ -74,6 +74,8 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("datasets.squares.labelled_where_shown=['hut']", 'names "hut", which is not in model.classes'),
         ("running.devices=3", "must be a multiple of running.devices"),
         ("datasets.squares.held_back.seed=-1", "held_back.seed is -1"),
+        ("datasets.squares.held_back.margin=64", "held_back.margin is for what is held back by place"),
+        ("datasets.squares.held_back={annotations='val.json', seed=3}", "held_back.seed is for a count"),
         ("model.classes.building.color=1", "nothing has this name"),
         ("optimization", "section.setting=value"),
     ],
@@ -165,11 +167,20 @@ def test_a_split_by_number_is_the_same_each_time_and_loses_nothing():
 
 
 def test_a_split_by_place_drops_the_neighbours_of_its_block():
-    where = HeldBack(place=r"x(\d+)_y(\d+)", block=(0, 0, 256, 512), margin=512)
+    where = HeldBack(place=r"x(\d+)_y(\d+)", block=(0, 0, 256, 512), margin=256)
     training, kept = split("tiles", tiles(), where)
     assert {s.image.name for s in kept} == {"tile_x0_y0.png", "tile_x0_y256.png"}
-    # Of the tiles 512 px wide, those at x = 768 are the first that share no ground with the block.
-    assert {s.image.name for s in training if "_y0" in s.image.name} == {"tile_x768_y0.png", "tile_x1024_y0.png"}
+    # The block ends at x = 256 and at y = 512: 256 px before the tile at x = 512, and where the one at y = 512 begins.
+    assert {s.image.name for s in training if "_y0" in s.image.name} == {f"tile_x{x}_y0.png" for x in (512, 768, 1024)}
+    assert "tile_x0_y512.png" not in {s.image.name for s in training}
+
+
+def test_a_split_by_place_without_a_margin_shares_no_ground():
+    overlapping = [Sample(Path(f"x{x}_y0.png"), 256, 256, 0, (), (True,)) for x in range(0, 2048, 128)]
+    training, kept = split("tiles", overlapping, HeldBack(place=r"x(\d+)_y(\d+)", block=(600, 0, 1100, 1)))
+    places = [[int(s.image.name[1:].partition("_")[0]) for s in part] for part in (training, kept)]
+    # The last tile of the block ends at 1280.
+    assert places == [[0, 128, 256, *range(1280, 2048, 128)], [640, 768, 896, 1024]]
 
 
 def test_a_split_that_leaves_nothing_is_an_error():
