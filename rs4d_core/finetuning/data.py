@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,25 +118,28 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
     """Read the recipe's data sets under the folder `root`.
 
     Raises:
-        DatasetError: a data set is missing or broken, or has too few images for its split.
+        DatasetError: a data set is missing or broken, or has too few images for its split; or an image is both trained
+            on and held back.
     """
     sources: list[Source] = []
-    held_back = {}
+    trained_on, held_back = {}, {}
     classes, size = recipe.model.classes, recipe.optimization.image_size
     for data in recipe.datasets:
         if isinstance(data, CocoData):
             training, kept = _coco_samples(data, root, classes)
             for sample in (*training, *kept):
                 check_picture(sample)  # a run shall not end hours later for a picture of another size
-            training = [_labelled_where_shown(sample, data.labelled_where_shown, classes) for sample in training]
+            training = _labelled_where_shown(data, root, training, classes)
             settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
             sources.append(CocoSource(training, settings, data.balanced, data.copy_paste))
+            trained_on[data.name] = training
         else:
             kept = _held_back_scenes(data, size, classes)
             settings = TransformSettings(scale=(1.0, 1.0))
             sources.append(SyntheticSource(size, data.resolution_m, classes, settings, data.balanced))
         if kept:
             held_back[data.name] = kept
+    _check_apart(trained_on, held_back)
     weights = np.array([data.weight for data in recipe.datasets])
     fit_px = {data.name: size for data in recipe.datasets if isinstance(data, CocoData) and data.fit}
     return RunData(tuple(sources), tuple((weights / weights.sum()).tolist()), held_back, fit_px)
@@ -153,23 +157,41 @@ def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple
     if held_back is None or held_back.annotations is None:
         return split(data.name, samples, held_back)
     kept = read_coco(root / held_back.annotations, images, classes, data.class_map)
-    shared = {sample.image for sample in samples} & {sample.image for sample in kept}
-    if shared:
-        raise DatasetError(
-            f"data set {data.name}: {counted(len(shared), 'image')} both in {data.annotations} and in "
-            f"{held_back.annotations}, such as {min(shared).name}; take them out of one"
-        )
     return split(data.name, samples, None)[0], kept
 
 
-def _labelled_where_shown(sample: Sample, names: tuple[str, ...], classes: tuple[str, ...]) -> Sample:
-    """The sample as one that labels these classes only if it shows them."""
-    shown = {classes[annotation.label] for annotation in sample.annotations}
-    annotated = (
-        labelled and (name not in names or name in shown)
-        for name, labelled in zip(classes, sample.annotated, strict=True)
-    )
-    return dataclasses.replace(sample, annotated=tuple(annotated))
+def _labelled_where_shown(data: CocoData, root: Path, samples: list[Sample], classes: tuple[str, ...]) -> list[Sample]:
+    """The samples as ones that label some of the classes only if they show them."""
+    labels = {classes.index(name) for name in data.labelled_where_shown}
+    for label in sorted(labels):
+        if not samples[0].annotated[label]:  # alike for all samples of a file
+            raise DatasetError(
+                f"{root / data.annotations}: no category for '{classes[label]}', which labelled_where_shown of data "
+                f"set {data.name} names: leave it out there"
+            )
+    marked = []
+    for sample in samples:
+        shown = {annotation.label for annotation in sample.annotations if not annotation.crowd}
+        annotated = (known and label not in labels - shown for label, known in enumerate(sample.annotated))
+        marked.append(dataclasses.replace(sample, annotated=tuple(annotated)))
+    return marked
+
+
+def _check_apart(trained_on: dict[str, list[Sample]], held_back: dict[str, list[Sample]]) -> None:
+    """See that no image file is both trained on and measured, whichever data sets list it. Raises DatasetError."""
+    kept = {
+        os.path.realpath(sample.image): name
+        for name, samples in held_back.items()
+        for sample in samples
+        if isinstance(sample.image, Path)  # generated scenes are apart by their seeds
+    }
+    for name, samples in trained_on.items():
+        shared = [path for path in (os.path.realpath(sample.image) for sample in samples) if path in kept]
+        if shared:
+            raise DatasetError(
+                f"data set {name} trains on what is held back: {counted(len(shared), 'image')}, such as "
+                f"{Path(shared[0]).name} of data set {kept[shared[0]]}; take it out of one"
+            )
 
 
 def fresh_scenes(

@@ -132,17 +132,21 @@ def test_a_class_map_names_classes_of_at_least_one_of_the_files(data, tmp_path):
         open_data(misspelt, data)
 
 
-def test_a_class_can_be_one_that_is_labelled_only_where_it_is_shown(data):
+def test_a_class_can_be_one_that_is_labelled_only_where_it_is_shown(data, tmp_path):
     content = json.loads((data / "squares.json").read_text())
     content["categories"].append({"id": 2, "name": "ship"})
-    shows_ship = {1, 2, 3, 4}
+    shows_ship, ignores_ship = {1, 2, 3, 4}, {5, 6}
     for entry in content["annotations"][::2]:
-        if entry["image_id"] in shows_ship:
-            entry["category_id"] = 2
-    (data / "squares.json").write_text(json.dumps(content))
+        if entry["image_id"] in shows_ship | ignores_ship:
+            entry |= {"category_id": 2, "iscrowd": int(entry["image_id"] in ignores_ship)}
     recipe = recipe_of(data, "datasets.squares.labelled_where_shown=['ship']")
+    (tmp_path / "images").symlink_to(data / "images")
+    (tmp_path / "squares.json").write_text((data / "squares.json").read_text())
+    with pytest.raises(DatasetError, match=r"squares\.json: no category for 'ship', which labelled_where_shown"):
+        open_data(recipe, tmp_path)
+    (tmp_path / "squares.json").write_text(json.dumps(content))
     building, ship = (recipe.model.classes.index(name) for name in ("building", "ship"))
-    opened = open_data(recipe, data)
+    opened = open_data(recipe, tmp_path)
     training, held_back = opened.sources[0].samples, opened.held_back["squares"]
     assert {(sample.image_id in shows_ship) == sample.annotated[ship] for sample in training} == {True}
     assert {sample.annotated[ship] for sample in training} == {True, False}
@@ -206,8 +210,22 @@ def test_a_split_by_file_trains_on_one_and_measures_the_other(data, tmp_path):
     assert [sample.image.name for sample in opened.held_back["squares"]] == ["6.png", "7.png", "8.png"]
     assert [sample.image.name for sample in opened.sources[0].samples] == [f"{number}.png" for number in range(1, 6)]
     write("val.json", range(5, 9))
-    with pytest.raises(DatasetError, match=r"1 image both in squares\.json and in val\.json, such as 5\.png"):
+    with pytest.raises(
+        DatasetError, match=r"squares trains on what is held back: 1 image, such as 5\.png of data set sq"
+    ):
         open_data(recipe, tmp_path)
+
+
+def test_no_data_set_trains_on_what_another_holds_back(data, tmp_path):
+    (tmp_path / "linked").symlink_to(data / "images")
+    (tmp_path / "images").symlink_to(data / "images")
+    (tmp_path / "squares.json").write_text((data / "squares.json").read_text())
+    recipe = recipe_of(data)
+    again = replace(recipe.datasets[0], name="again", images="linked", held_back=None)
+    with pytest.raises(
+        DatasetError, match=r"again trains on what is held back: 2 images, such as .* of data set squares"
+    ):
+        open_data(replace(recipe, datasets=(*recipe.datasets, again)), tmp_path)
 
 
 def test_balanced_draws_show_rare_classes_as_often_as_common_ones():
