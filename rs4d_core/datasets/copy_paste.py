@@ -30,7 +30,8 @@ def paste_instances(
     """`view` with some of the donor's instances on its free ground.
 
     Free is what lies outside of all instances, of regions to ignore and of padding. Instances without an outline are
-    not taken, nor those that the donor's own edge cuts, nor those of a class that the view does not label.
+    not taken, nor those that an edge cuts, the donor's own or its image's, nor those of a class that the view does not
+    label.
 
     Args:
         view: image `(3, S, S)` uint8 and target, as `transforms.load_training_image` gives them.
@@ -40,11 +41,14 @@ def paste_instances(
     image, target = view
     donor_image, donor_target = donor
     pixels, donor_pixels = image.numpy().copy(), donor_image.numpy()
-    free = ~_occupied(target) & (pixels != np.reshape(PADDING_RGB, (3, 1, 1))).any(axis=0)
+    free = ~_occupied(target) & ~_padding(pixels)
+    donor_padding = _padding(donor_pixels)
     taken, masks, boxes = [], [], []
     for index in rng.permutation(_usable(donor_target, target.annotated))[:_MOST_PASTED].tolist():
         mask = donor_target.masks[index].numpy()
         window = _window(mask)
+        if _has_padded_side(donor_padding[window]):
+            continue
         place = _free_place(mask[window], free, rng)
         if place is None:
             continue
@@ -67,6 +71,16 @@ def paste_instances(
         ignore_xyxy=target.ignore_xyxy,
         annotated=target.annotated,
     )
+
+
+def _padding(pixels: np.ndarray) -> np.ndarray:
+    """Where the view `(3, S, S)` shows the padding around its image, `(S, S)` bool, or by chance the same colour."""
+    return (pixels == np.reshape(PADDING_RGB, (3, 1, 1))).all(axis=0)
+
+
+def _has_padded_side(padding: np.ndarray) -> bool:
+    """Whether a window `(h, w)` reaches over the edge of its image: then one of its sides is all padding."""
+    return bool(padding[[0, -1]].all(axis=1).any() or padding[:, [0, -1]].all(axis=0).any())
 
 
 def _occupied(target: Target) -> np.ndarray:

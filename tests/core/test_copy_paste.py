@@ -38,6 +38,12 @@ def _square(color, box, *, outlined=True, ignored=(), labelled=True):
     )
 
 
+def _padded(view, columns):
+    """The view as that of an image of which nothing is known in the first columns."""
+    view[0][:, :, :columns] = torch.tensor(PADDING_RGB).view(3, 1, 1)
+    return view
+
+
 @settings(max_examples=15, deadline=None)
 @given(seeds=st.tuples(*[st.integers(0, 40)] * 3))
 def test_what_is_pasted_is_the_donors_and_lies_on_free_ground(seeds):
@@ -81,6 +87,7 @@ def test_an_instance_comes_with_its_pixels():
         (_square(90, (0, 0, 20, 20)), _square(200, (60, 60, 90, 80), outlined=False)),
         (_square(90, (0, 0, 20, 20), labelled=False), _square(200, (60, 60, 90, 80))),
         (_square(90, (0, 0, 20, 20)), _square(200, (0, 60, 30, 80))),
+        (_square(90, (0, 0, 20, 20)), _padded(_square(200, (60, 60, 90, 80)), 60)),
         (_square(90, (0, 0, 20, 20)), _square(200, (10, 10, 150, 150))),
     ],
     ids=[
@@ -89,6 +96,7 @@ def test_an_instance_comes_with_its_pixels():
         "a donor without outline",
         "a class that the view does not label",
         "a donor cut by the edge",
+        "a donor cut by the edge of its image",
         "too large a donor",
     ],
 )
