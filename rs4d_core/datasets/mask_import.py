@@ -56,7 +56,7 @@ def prepare_masks(
     pairs: list[tuple[MaskPart, Path, Path | None]] = []
     findings: list[Finding] = []
     for part in parts:
-        images, masks = _tiles(part.images), _tiles(part.masks)
+        images, masks = _tiles(part.images, findings), _tiles(part.masks, findings)
         pairs += [(part, file, masks.get(stem)) for stem, file in images.items()]
         lone = sorted(masks.keys() - images.keys())
         findings += [Finding(IMAGE, DROPPED, "mask without an image", str(masks[stem])) for stem in lone]
@@ -71,8 +71,8 @@ def prepare_masks(
         return preparation.finish(description, findings)
 
 
-def _tiles(folder: Path) -> dict[str, Path]:
-    """Image files by their names without endings, sorted: numbers by their value."""
+def _tiles(folder: Path, findings: list[Finding]) -> dict[str, Path]:
+    """Image files by their names without endings, sorted: numbers by their value. Of two with one name, the first."""
     try:
         names = [name for name in os.listdir(folder) if name.lower().endswith(_ENDINGS) and not name.startswith(".")]
     except OSError as error:
@@ -80,7 +80,13 @@ def _tiles(folder: Path) -> dict[str, Path]:
     if not names:
         raise DatasetError(f"{folder}: no tile in it ({', '.join(_ENDINGS)}); give the folder that holds them")
     names.sort(key=lambda name: (len(name), name))
-    return {Path(name).stem: folder / name for name in names}
+    tiles: dict[str, Path] = {}
+    for name in names:
+        file = folder / name
+        first = tiles.setdefault(file.stem, file)
+        if first is not file:
+            findings.append(Finding(IMAGE, DROPPED, "named as another, but for the ending", str(file), str(first)))
+    return tiles
 
 
 def _labelled(file: Path, mask_file: Path) -> tuple[Labelled | None, list[Finding]]:
@@ -89,7 +95,7 @@ def _labelled(file: Path, mask_file: Path) -> tuple[Labelled | None, list[Findin
             width, height = image.size
         read_picture(Sample(file, width, height, 0, (), ()))
         content, beside = file.read_bytes(), files_beside(file)
-    except (DatasetError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return None, [Finding(IMAGE, DROPPED, "not to be read", str(file), " ".join(str(error).split()))]
     try:
         mask = read_mask(mask_file)
@@ -119,7 +125,7 @@ def read_mask(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as image:
             values = np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"not an image that Pillow can read ({' '.join(str(error).split())})") from None
     found = np.unique(values)
     if len(found) > 2:

@@ -6,7 +6,8 @@
            report.json      what was left out or changed, and why
 
 All is written into a folder beside it, `.FOLDER.part`, which gets the right name when it is whole: there is never half
-a data set. A preparation that was interrupted goes on where it was, if it is asked for the very same again.
+a data set. A preparation that was interrupted goes on where it was, if it is asked for the very same again. One process
+at a time prepares a folder.
 """
 
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +26,7 @@ from rs4d_core.datasets.findings import DROPPED, IMAGE, Finding, dropped_line, t
 from rs4d_core.datasets.outlines import annotation_record
 from rs4d_core.datasets.sample import Annotation
 from rs4d_core.errors import DatasetError, OutputError
+from rs4d_core.sole_use import sole_use
 from rs4d_core.whole_file import write_whole
 from rs4d_core.wording import counted
 
@@ -112,36 +115,48 @@ class Preparation:
         folder: where the data set is to be.
         plan: all that decides what it will hold, as plain values: inputs and options. What an earlier preparation with
             another plan left unfinished is removed.
-
-    Raises:
-        OutputError: the folder is there already, or nothing can be written beside it.
     """
 
     def __init__(self, folder: Path, plan: dict[str, Any]):
         self.folder = Path(folder)
-        if os.path.lexists(self.folder) and not _is_empty_folder(self.folder):
-            raise OutputError(f"{self.folder} is there already: choose another folder, or move it away first")
         whole = Path(os.path.abspath(self.folder))
         self._part = whole.with_name(f".{whole.name}.part")
         self._images = self._part / IMAGES
-        plan_text = json.dumps({"format": FORMAT, **plan}, sort_keys=True, default=str)
-        try:
-            if _read_text(self._part / _PLAN) != plan_text:
-                shutil.rmtree(self._part, ignore_errors=True)
-                self._part.mkdir(parents=True)
-                write_whole(self._part / _PLAN, plan_text.encode())
-            self._taken = self._read_journal()
-            self._journal = (self._part / _JOURNAL).open("a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.folder} cannot be written ({error.strerror}): choose another place") from error
+        self._plan = json.dumps({"format": FORMAT, **plan}, sort_keys=True, default=str)
+        self._taken: dict[str, bool] = {}
 
     def __enter__(self) -> "Preparation":
+        """Begin, or go on.
+
+        Raises:
+            BusyError: another process prepares the same folder.
+            OutputError: the folder is there already, or nothing can be written beside it.
+        """
+        with ExitStack() as held:
+            try:
+                self._part.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            held.enter_context(self._alone())
+            if os.path.lexists(self.folder) and not _is_empty_folder(self.folder):
+                raise OutputError(f"{self.folder} is there already: choose another folder, or move it away first")
+            try:
+                if _read_text(self._part / _PLAN) != self._plan:
+                    shutil.rmtree(self._part, ignore_errors=True)
+                    self._part.mkdir()
+                    write_whole(self._part / _PLAN, self._plan.encode())
+                self._taken = self._read_journal()
+                self._journal = held.enter_context((self._part / _JOURNAL).open("a", encoding="utf-8"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._journal.close()
-        if self._part.exists() and not self._taken:
-            shutil.rmtree(self._part, ignore_errors=True)
+        with self._held:
+            self._journal.close()
+            if self._part.exists() and not self._taken:
+                shutil.rmtree(self._part, ignore_errors=True)
 
     def take(self, split: str, name: str, make: Callable[[], tuple[Labelled | None, list[Finding]]]) -> bool:
         """Add an image, unless an earlier try has done so.
@@ -213,8 +228,22 @@ class Preparation:
                 self.folder.rmdir()
             self._part.rename(self.folder)
         except OSError as error:
-            raise OutputError(f"{self.folder} cannot be written ({error.strerror}): choose another place") from error
+            raise self._unwritable(error) from error
         return prepared
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = self._part.with_name(f"{self._part.name}.lock")
+        with sole_use(lock, f"another process is preparing {self.folder}: wait for its end, or choose another folder"):
+            try:
+                yield
+            finally:
+                # Of a data set that is whole, nothing stays beside it. Windows keeps a file that is open.
+                with suppress(OSError):
+                    lock.unlink()
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.folder} cannot be written ({error.strerror}): choose another place")
 
     def _drop_copies(self, by_split: dict[str, list[dict]]) -> list[Finding]:
         """Take out, with their files, the images to train on that are copies of ones that are held back."""
@@ -222,7 +251,9 @@ class Preparation:
         copies = [entry for entry in by_split["train"] if entry["sha256"] in held]
         by_split["train"] = [entry for entry in by_split["train"] if entry["sha256"] not in held]
         for entry in copies:
-            (self._images / entry["key"]).unlink(missing_ok=True)
+            file = self._images / entry["key"]
+            for ending in (file.suffix, *entry.get("beside", ())):  # an older journal tells of none
+                file.with_name(f"{file.stem}{ending}").unlink(missing_ok=True)
         return [
             Finding(IMAGE, DROPPED, "copy of one held back", entry["key"], held[entry["sha256"]]) for entry in copies
         ]
@@ -279,10 +310,10 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _rows(key: str, labelled: Labelled) -> dict[str, Any]:
-    """The image's row and those of its annotations, less ids."""
+    """The image's row and those of its annotations, less ids; and the endings of the files beside it."""
     image = {"file_name": key, "width": labelled.width, "height": labelled.height, "source": labelled.source}
     annotations = [annotation_record(entry, labelled.width, labelled.height) for entry in labelled.annotations]
-    return {"image": image, "annotations": annotations}
+    return {"image": image, "annotations": annotations, "beside": list(labelled.beside)}
 
 
 def _coco(entries: list[dict[str, Any]], description: Description) -> dict[str, Any]:

@@ -223,6 +223,25 @@ def test_an_interrupted_preparation_of_something_else_starts_anew(source, tmp_pa
     assert len(files) == len(set(files)) == 6
 
 
+def test_one_process_at_a_time_prepares_a_folder(source, tmp_path, monkeypatch, capsys):
+    command = [*source(content()), "--by-image", "-o", tmp_path / "set"]
+    part = CocoPart(tmp_path / "source" / "all.json", tmp_path / "source")
+    status = []
+
+    def meanwhile(items: list):
+        yield items[0]
+        status.append(run_script(monkeypatch, "prepare", *command))
+        yield from items[1:]
+
+    prepare_coco(
+        CocoSource((part,)), Split(0.5), tmp_path / "set", lambda names: Description("set", names, "none"), meanwhile
+    )
+    assert status == [2]
+    assert "another process is preparing" in capsys.readouterr().err
+    assert len(list((tmp_path / "set" / "images").rglob("*.png"))) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "source"]
+
+
 def test_a_folder_that_is_there_is_not_touched(source, tmp_path, monkeypatch, capsys):
     output = tmp_path / "prepared"
     output.mkdir()
@@ -236,6 +255,8 @@ def test_copies_of_what_is_held_back_are_not_trained_on(source, tmp_path, monkey
     options = source(content())
     folder = tmp_path / "source"
     (folder / "x40_y0.png").write_bytes((folder / "x0_y0.png").read_bytes())
+    for name in ("x40_y0.pgw", "x80_y0.pgw"):
+        (folder / name).write_text("1\n")
     parts = {"train": range(2, 7), "val": range(1, 2)}
     for name, numbers in parts.items():
         value = content()
@@ -247,7 +268,11 @@ def test_copies_of_what_is_held_back_are_not_trained_on(source, tmp_path, monkey
     assert run_script(monkeypatch, "prepare", *options) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["counts"] == {"dropped images": {"copy of one held back": 1}}
-    assert len(list((output / "images" / "train").iterdir())) == told["splits"]["train"]["images"] == 4
+    assert told["splits"]["train"]["images"] == 4
+    names = {file.name for file in (output / "images" / "train").iterdir()}
+    assert names == {"x80_y0.pgw", *(f"x{place}_y0.png" for place in (80, 120, 160, 200))}, (
+        "nor is its world file there"
+    )
 
 
 def test_tiles_are_split_by_the_place_in_their_names(source, tmp_path, monkeypatch):
@@ -311,12 +336,13 @@ def test_mask_tiles_become_instances_and_keep_their_world_files(tmp_path, monkey
             label.save(root / split / "label" / f"{name}.tif", tiffinfo={262: 0})
             (root / split / "image" / f"{name}.tfw").write_text("0.3\n0\n0\n-0.3\n10\n20\n")
     (root / "train" / "label" / "2.tif").unlink()
+    Image.new("RGB", (32, 32)).save(root / "train" / "image" / "0.tiff")
     Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32)).save(root / "train" / "label" / "1.tif")
     output = tmp_path / "prepared"
     assert run_script(monkeypatch, "prepare", "whu", root, "-o", output, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["counts"] == {
-        "dropped images": {"no mask": 1, "mask not to be used": 1},
+        "dropped images": {"named as another, but for the ending": 1, "no mask": 1, "mask not to be used": 1},
         "dropped objects": {"smaller than 10 pixels": 2},
     }
     (sample,) = samples_of(output, "train", ("building",))
@@ -329,7 +355,8 @@ def test_mask_tiles_become_instances_and_keep_their_world_files(tmp_path, monkey
     assert (output / "images" / "train" / "0.tfw").read_text().startswith("0.3")
 
     # Where nothing is left to train on, the line says what is amiss with the first that was left out.
-    (root / "train" / "label" / "0.tif").unlink()
+    for file in ("label/0.tif", "image/0.tiff"):
+        (root / "train" / file).unlink()
     assert run_script(monkeypatch, "prepare", "whu", root, "-o", tmp_path / "nothing") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("label/1.tif: has 256 values, where background and object are two")
