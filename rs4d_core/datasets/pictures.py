@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from rs4d_core.datasets.sample import Sample
-from rs4d_core.errors import DatasetError
+from rs4d_core.errors import DatasetError, RS4DError
 
 
 def read_picture(sample: Sample) -> Image.Image:
@@ -49,7 +49,10 @@ def _opened(sample: Sample) -> Iterator[Image.Image]:
                     f"{sample.width} x {sample.height}; use the images that the annotations were made on"
                 )
             yield image
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:  # SyntaxError: a damaged PNG
+    except RS4DError:
+        raise
+    # SyntaxError: a damaged PNG; ValueError: a damaged JPEG 2000.
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DatasetError(
             f"{sample.name}: not an image that Pillow can read ({error}); convert it to PNG or JPEG"
         ) from None

@@ -31,10 +31,14 @@ SIZE = 64
 PLAIN = TransformSettings(scale=(1.0, 1.0), flip=False, turn=False, color=0)
 
 
+def encoded(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
 def png(pixels: np.ndarray) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return encoded.getvalue()
+    return encoded(pixels, "PNG")
 
 
 def sample_of(width: int, height: int, *annotations: Annotation, pixels: np.ndarray | None = None) -> Sample:
@@ -268,6 +272,10 @@ def test_what_is_found_in_a_fitted_image_is_told_in_its_own_pixels():
         (png(np.random.default_rng(0).integers(0, 255, (10, 10, 3), dtype=np.uint8))[:150], "cannot be read"),
         (png(np.zeros((10, 10), np.uint16)), "more than 8 bits"),
         (png(np.zeros((10, 10, 3), np.uint8)).replace(b"\rIDAT", b"\5IDAT"), "not an image that Pillow can read"),
+        (
+            encoded(np.zeros((10, 10, 3), np.uint8), "JPEG2000").replace(b"\xff\x52\x00\x0c", b"\xff\x52\x00\x00"),
+            "not an image that Pillow can read",
+        ),
     ],
 )
 def test_images_that_do_not_fit_give_one_clear_error(image, message):
