@@ -1,9 +1,9 @@
 """Which chips are cut out of scenes with labelled objects, and which of them are held back.
 
 Every scene is divided into blocks of ground, and whole blocks are held back. Chips never reach over the edge of their
-block, and those of a block that is held back keep a margin to all others, so that no pixel is in two splits and no
-object on a border is both trained on and measured. Where scenes overlap, what shows ground that is held back in another
-scene is left out.
+block, and those of a block that is held back keep a margin to all others, so that no pixel is in two splits, and no
+object that reaches over a border by less than the margin; of a longer one, both may show a piece. Where scenes overlap,
+what shows ground that is held back in another scene is left out.
 """
 
 from collections.abc import Callable
