@@ -45,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--resolution", nargs=2, type=float, metavar=("LEAST", "MOST"), help="metres a pixel that a detector expects"
     )
-    parser.add_argument("--licence", default="not stated", help="of the data that it was trained on, for the card")
+    parser.add_argument("--licence", help="of the data that a model was trained on, for its card (default: not stated)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -66,7 +66,9 @@ def _card(arguments: argparse.Namespace, converted: Converted) -> ModelCard:
         window_px=PUBLIC_WINDOW_PX,
         overlap_px=_OVERLAP_PX,
         default_scores=(_DEFAULT_SCORE,) * len(classes),
-        training_data=({"name": f"as {arguments.checkpoint.name} was trained", "licence": arguments.licence},),
+        training_data=(
+            {"name": f"as {arguments.checkpoint.name} was trained", "licence": arguments.licence or "not stated"},
+        ),
     )
 
 
@@ -75,6 +77,11 @@ def _save(arguments: argparse.Namespace, converted: Converted) -> None:
     if not all(name.startswith(_ENCODER) for name in converted.weights):
         save_weights(arguments.output, converted.weights, _card(arguments, converted), torch.float32)
         return
+    for option in ("classes", "colors", "resolution", "licence"):
+        if getattr(arguments, option):
+            raise OptionError(
+                f"{arguments.checkpoint} is an encoder, whose card tells no {option}: leave --{option} out"
+            )
     encoder = Encoder(converted.config.encoder)
     encoder.load_state_dict({name.removeprefix(_ENCODER): tensor for name, tensor in converted.weights.items()})
     card = EncoderCard(

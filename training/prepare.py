@@ -84,7 +84,9 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 def _described(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", default="", metavar="A,B", help="all that may occur (default: those that do)")
-    command.add_argument("--licence", default="not stated", help="of the data; goes into the model's card")
+    command.add_argument(
+        "--licence", default="not stated", help="of the data, for dataset.json; a model's card has its recipe's"
+    )
 
 
 def _split(command: argparse.ArgumentParser, what: str) -> None:
