@@ -13,6 +13,7 @@ when it ends. Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
 import argparse
+import importlib
 import json
 import shlex
 import sys
@@ -41,6 +42,8 @@ from rs4d_core.wording import counted
 
 PICTURES = 2
 """How many --pictures draws of the best images, and of the worst."""
+SEED = 20_000
+"""Of --synthetic; recipes hold back scenes of small seeds."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,7 +64,7 @@ def _arguments() -> argparse.Namespace:
         help="scale images to this longer side, as a recipe's data set with `fit` is measured (default: as they are)",
     )
     parser.add_argument("--synthetic", type=int, metavar="N", help="measure on N generated scenes instead")
-    parser.add_argument("--seed", type=int, default=20_000, help="of the generated scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help=f"of the generated scenes (default: {SEED})")
     parser.add_argument("--recipe", type=Path, help="measure on what this recipe of training/finetune.py holds back")
     parser.add_argument("--data", type=Path, help="the folder that the recipe's paths start from")
     parser.add_argument("--card", action="store_true", help="with --recipe: put the figures into the model file")
@@ -83,6 +86,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise OptionError("--recipe and --data go together: the recipe's paths start from the data folder")
     if arguments.recipe is None and arguments.card:
         raise OptionError("--card needs --recipe: a card tells of what was held back from the model's training")
+    if arguments.classes and arguments.annotations is None:
+        raise OptionError("--classes is for --annotations, whose names it tells: leave it out")
+    if arguments.seed is not None and arguments.synthetic is None:
+        raise OptionError("--seed is for --synthetic: leave it out")
     if arguments.recipe is not None and (page or pictures or arguments.fit):
         raise OptionError("--page, --pictures and --fit are for one data set: leave them out beside --recipe")
     if pictures is not None and not pictures.is_dir():
@@ -91,6 +98,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise OptionError(f"--page {page} must end in .html")
     if page is not None and not page.parent.is_dir():
         raise OptionError(f"--page {page}: there is no folder {page.parent}; make it, or give another place")
+    if page is not None or pictures is not None:
+        for module in ("jinja2", "rs4d_core.evaluation.page_pictures"):
+            importlib.import_module(module)  # where a package is missing, it shall not be told after the measuring
 
 
 def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
@@ -105,9 +115,14 @@ def _samples(arguments: argparse.Namespace, model: LoadedModel) -> list[Sample]:
         return samples
     if arguments.synthetic < 1:
         raise OptionError(f"--synthetic is {arguments.synthetic}: give 1 scene or more")
-    if arguments.seed < 0:
-        raise OptionError(f"--seed is {arguments.seed}: it cannot be negative")
-    return fresh_scenes(arguments.synthetic, arguments.seed, card.window_px, card.resolution_m, card.classes)
+    seed = _seed(arguments)
+    if seed < 0:
+        raise OptionError(f"--seed is {seed}: it cannot be negative")
+    return fresh_scenes(arguments.synthetic, seed, card.window_px, card.resolution_m, card.classes)
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    return SEED if arguments.seed is None else arguments.seed
 
 
 def _print(metrics: CocoMetrics, name: str = "") -> None:
@@ -167,14 +182,14 @@ def _measure_recipe(arguments: argparse.Namespace, model: LoadedModel) -> int:
 
         metrics = measure_held_back(predict, data.held_back, data.fit_px, model.classes, None, lambda: False)
     figures = {name: entry.to_json() for name, entry in metrics.items()}
-    if arguments.card:
-        replace_card(arguments.model, with_figures(model.card, figures))
     if arguments.json:
         print(json.dumps(figures))
     else:
         for number, (name, entry) in enumerate(metrics.items()):
             print(end="\n" if number else "")
             _print(entry, name)
+    if arguments.card:
+        replace_card(arguments.model, with_figures(model.card, figures))
     return 0
 
 
@@ -195,21 +210,22 @@ def _run() -> int:
     shown = track(samples, "measuring", console=console, disable=not console.is_terminal, transient=True)
     predictions = list(predict_samples(model.predict, shown, arguments.fit))
     comparison = Comparison(predictions, samples, model.card.classes)
-    if arguments.page is not None or arguments.pictures is not None:
-        source = str(arguments.annotations or f"generated scenes, seed {arguments.seed}")
-        command, time = shlex.join(["python", *sys.argv]), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-        measurement = Measurement(model, samples, predictions, source, command, time)
-        if arguments.page is not None:
-            write_page(measurement, comparison, arguments.page)
-        if arguments.pictures is not None:
-            _write_pictures(measurement, comparison, arguments.pictures)
+    # First what took the time: a page that cannot be written shall not cost the figures.
     if arguments.json:
         page = {} if arguments.page is None else {"page": str(arguments.page)}
         print(json.dumps(comparison.metrics.to_json() | page))
     else:
         _print(comparison.metrics)
+    if arguments.page is not None or arguments.pictures is not None:
+        source = str(arguments.annotations or f"generated scenes, seed {_seed(arguments)}")
+        command, time = shlex.join(["python", *sys.argv]), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        measurement = Measurement(model, samples, predictions, source, command, time)
         if arguments.page is not None:
-            print(arguments.page)
+            write_page(measurement, comparison, arguments.page)
+            if not arguments.json:
+                print(arguments.page)
+        if arguments.pictures is not None:
+            _write_pictures(measurement, comparison, arguments.pictures)
     return 0
 
 

@@ -419,6 +419,17 @@ def test_evaluate_prints_the_figures_as_json(data, short_run, monkeypatch, capsy
     assert figures["by_class"]["building"]["instances"] == 16
 
 
+def test_a_page_that_cannot_be_written_costs_no_figures(data, short_run, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.html"
+    page.mkdir()
+    arguments = "--model", short_run / "final.safetensors", "--images", data / "images"
+    arguments += "--annotations", data / "squares.json", "--page", page, "--json"
+    assert run_script(monkeypatch, "evaluate", *arguments) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["images"] == 8
+    assert "cannot write the page" in told.err
+
+
 def test_what_a_recipe_holds_back_is_measured_and_put_on_the_card(data, short_run, tmp_path, monkeypatch, capsys):
     model = tmp_path / "model.safetensors"
     trained = read_card(short_run / "final.safetensors")
@@ -450,6 +461,8 @@ def test_what_a_recipe_holds_back_is_measured_and_put_on_the_card(data, short_ru
         ("evaluate", ["--model", "{run}/final.safetensors"], "give either --images and --annotations, or --synthetic"),
         ("evaluate", ["--model", "x", "--recipe", "{data}/squares.toml"], "--recipe and --data go together"),
         ("evaluate", ["--model", "x", "--synthetic", "1", "--card"], "--card needs --recipe"),
+        ("evaluate", ["--model", "x", "--recipe", "r", "--data", "d", "--classes", "a=b"], "--classes is for --annota"),
+        ("evaluate", ["--model", "x", "--recipe", "r", "--data", "d", "--seed", "3"], "--seed is for --synthetic"),
         ("evaluate", ["--model", "x", "--synthetic", "1", "--pictures", "{tmp}/no"], "/no is no folder"),
         (
             "evaluate",
