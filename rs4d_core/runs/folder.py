@@ -14,6 +14,8 @@ from rs4d_core.sole_use import sole_use
 from rs4d_core.whole_file import write_whole
 
 LOCK_FILE = ".lock"
+_RECORDS = ("metrics.jsonl", "precision.json", "images.json", "result.json")
+"""What a run has found and decided so far. Without a checkpoint it begins anew, perhaps by another recipe."""
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def _unwritable(folder: Path, error: OSError) -> OutputError:
 
 
 def _prepare(folder: Path, recipe: Any, free: tuple[str, ...]) -> Path | None:
-    """Check that the folder is this recipe's; the checkpoint to go on from."""
+    """Check that the folder is this recipe's; the checkpoint to go on from. Only the first process writes."""
     saved = checkpoints(folder / "checkpoints")
     if saved:
         before = from_table(type(recipe), read_state(saved[-1])["recipe"])
@@ -69,11 +71,11 @@ def _prepare(folder: Path, recipe: Any, free: tuple[str, ...]) -> Path | None:
             raise RecipeError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}): give another --name, or remove it"
             )
-    try:
-        write_whole(folder / "recipe.toml", to_toml(recipe).encode())
-        if not saved:
-            # Of a run that ended before its first checkpoint, and now begins again.
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    if not rank_zero_only.rank:
+        try:
+            write_whole(folder / "recipe.toml", to_toml(recipe).encode())
+            for name in () if saved else _RECORDS:
+                (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
     return saved[-1] if saved else None
