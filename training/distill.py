@@ -59,11 +59,12 @@ def _run() -> int:
         print(json.dumps(result.to_json()))
     elif result.reports and result.encoder is not None:
         print(result.encoder)
-    return 130 if result.interrupted else 0
+    # Another process than the first, if it seemed to fail, would have the first one killed while it writes.
+    return 130 if result.interrupted and result.reports else 0
 
 
 def main() -> int:
-    return exit_status(_run, "the last checkpoint is kept")
+    return exit_status(_run, "the last checkpoint, if there is one yet, is kept")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from rs4d_core.whole_file import write_whole
 ENCODER_FILE = "encoder.safetensors"
 RESULT_FILE = "result.json"
 _FREE_SECTIONS = ("running.", "evaluation.", "ablation.", "teacher.cache")
-"""Settings that a resumed run may change: they do not touch the weights."""
+"""Settings that a resumed run may change: they touch the weights only as far as other devices compute otherwise."""
 _DRAWN_MAPS = 4
 
 
@@ -152,12 +152,11 @@ def _distil(recipe: DistillationRecipe, data_root: Path, folder: Path, resumed_f
             run.close()
             if finished and fabric.is_global_zero:
                 run.write_encoder()
-    written = folder / ENCODER_FILE
     state = run.state
     result = DistillationResult(
         folder,
         state.step,
-        written if written.exists() else None,
+        folder / ENCODER_FILE if finished or state.l1 is not None else None,
         state.start_l1,
         state.l1,
         len(training),
@@ -252,11 +251,6 @@ class _Run(TrainingRun):
     def learned(self, values: dict[str, float], journal: Journal) -> None:
         self.state.difficulty.learn(values["l1"])
         entries = self._batch.entries
-        for view, reason in (failure for entry in entries for failure in entry.failed):
-            name = str(self._views[view].image.path)
-            if name not in self.state.failed:
-                self.state.failed.append(name)
-                journal.say(f"skipped: {reason}")
         if self._errors is not None:
             coarse = self._errors.coarse(self._batch_errors)
             views = torch.tensor([entry.view for entry in entries], device=coarse.device)
@@ -264,6 +258,11 @@ class _Run(TrainingRun):
                 # In the order of their places: it matters where a small set shows a view twice in a batch.
                 coarse, views = _gathered(coarse), _gathered(views)
             self._errors.learn(views.tolist(), coarse)
+        for view, reason in (failure for entry in entries for failure in entry.failed):
+            name = str(self._views[view].image.path)
+            if name not in self.state.failed:
+                self.state.failed.append(name)
+                journal.say(f"skipped: {reason}")
 
     def progress(self) -> dict[str, float]:
         noise, mask = self._percentages()

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rs4d_core.errors import DivergedError
+from rs4d_core.errors import DivergedError, OptionError, RS4DError
 from rs4d_core.interruption import Interruption
 from rs4d_core.runs.checkpoint import restore_checkpoint, save_checkpoint
 from rs4d_core.runs.journal import Journal, Pace
@@ -89,41 +89,67 @@ class TrainingRun(ABC):
         self.state = type(self.state)(**saved["state"])
 
     def run(self, batches: Iterator[Any], journal: Journal, stop: Interruption) -> bool:
-        """Go on to the last step, or until `stop` asks for the end. A checkpoint is written in either case.
+        """Go on to the last step, or until `stop` asks for the end. A checkpoint is written in either case, and where
+        an image cannot be read or the measuring fails.
+
+        Of several processes, the first alone raises such an error, of whichever process it is.
 
         Returns:
             Whether the run has finished.
 
         Raises:
             DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
+            DatasetError: an image cannot be read.
+            OptionError: the device's memory is too small.
             OutputError: the folder cannot be written.
         """
+        try:
+            return self._run(batches, journal, stop)
+        except torch.OutOfMemoryError as error:
+            raise OptionError(
+                f"the memory of {self._fabric.device} was too small at step {self.state.step}: lower "
+                "optimization.batch or optimization.image_size, and train under another --name"
+            ) from error
+
+    def _run(self, batches: Iterator[Any], journal: Journal, stop: Interruption) -> bool:
         settings, running, state = self._recipe.optimization, self._recipe.running, self.state
         pace = Pace(settings.batch)
         saved_step, saved_time = state.step, time.monotonic()
+        values, stopped, failed = None, False, None
         while True:
-            if self._evaluation_due() and not self._evaluate(journal, stop):
+            try:
+                if values is not None:
+                    self._tell(values, journal)
+                    if state.step % running.log_every == 0 or state.step == settings.steps:
+                        self._log(journal, pace)
+                if self._evaluation_due():
+                    stopped = not self._evaluate(journal, stop)
+                # After the evaluation, which a run that goes on from here would else do again.
+                waited = time.monotonic() - saved_time
+                if state.step - saved_step >= running.checkpoint_steps or waited >= running.checkpoint_seconds:
+                    self._save()
+                    saved_step, saved_time = state.step, time.monotonic()
+                started = time.monotonic()
+                batch = next(batches) if state.step < settings.steps else None
+            except RS4DError as error:
+                # Not raised yet: the other processes would wait for this one in the midst of a step.
+                failed = error
+            if self._any(stop.requested or stopped or failed is not None) or state.step == settings.steps:
                 break
-            # After the evaluation, which a run that goes on from here would else do again.
-            waited = time.monotonic() - saved_time
-            if state.step - saved_step >= running.checkpoint_steps or waited >= running.checkpoint_seconds:
-                self._save()
-                saved_step, saved_time = state.step, time.monotonic()
-            if state.step == settings.steps or self._any(stop.requested):
-                break
-            started = time.monotonic()
-            self._step(next(batches), journal)
+            values = self._step(batch)
             pace.add(time.monotonic() - started)
-            if state.step % running.log_every == 0 or state.step == settings.steps:
-                self._log(journal, pace)
+        failed = self._first(failed)
         self._save()
+        if failed is not None and self._fabric.is_global_zero:
+            raise failed
         finished = state.step == settings.steps and not self._evaluation_due()
         if not finished:
             journal.say(f"stopped at step {state.step}, checkpoint written: the same command goes on from there")
         return finished
 
-    def _step(self, batch: Any, journal: Journal) -> None:
-        """One optimizer step, or none where the losses or gradients are not finite."""
+    def _step(self, batch: Any) -> dict[str, float]:
+        """One optimizer step, or none where the losses or gradients are not finite; the losses and their sum, and the
+        gradients' norm, as means over all processes."""
         settings, state = self._recipe.optimization, self.state
         # Random draws depend on seed and step alone: there is no state to save, and an evaluation disturbs nothing.
         words = np.random.SeedSequence([settings.seed, state.step, self._fabric.global_rank]).generate_state(2)
@@ -136,23 +162,29 @@ class TrainingRun(ABC):
         self._stepper.zero_grad()
         self._fabric.backward(total)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_norm)
-        values = self._mean({"loss": total, **losses})
+        values = {**self._mean({"loss": total, **losses}), "grad_norm": float(norm)}
         # Gradients are the same in every process, and these are means over all: all skip the same steps.
-        finite = bool(torch.isfinite(norm)) and bool(np.isfinite(values["loss"]))
-        if finite:
+        if _finite(values):
             self._stepper.step()
             self._average.update(self._model, state.step)
             state.skipped_in_a_row = 0
-            for name, value in {**values, "grad_norm": float(norm)}.items():
+            for name, value in values.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.summed += 1
-            self.learned(values, journal)
         else:
             state.skipped += 1
             state.skipped_in_a_row += 1
-            bad = [name for name in losses if not np.isfinite(values[name])] or ["gradients"]
-            journal.say(f"step {state.step + 1} skipped: not finite: {', '.join(bad)}")
         state.step += 1
+        return values
+
+    def _tell(self, values: dict[str, float], journal: Journal) -> None:
+        """What follows from a step's `values`."""
+        state = self.state
+        if _finite(values):
+            self.learned(values, journal)
+        else:
+            bad = [name for name in values if name not in ("loss", "grad_norm") and not np.isfinite(values[name])]
+            journal.say(f"step {state.step} skipped: not finite: {', '.join(bad or ['gradients'])}")
         if state.skipped_in_a_row >= MOST_SKIPPED:
             raise DivergedError(
                 f"{MOST_SKIPPED} steps in a row, up to step {state.step}, had no finite losses and gradients: "
@@ -185,15 +217,12 @@ class TrainingRun(ABC):
         return due and self.state.evaluated_step != step and self.measures()
 
     def _evaluate(self, journal: Journal, stop: Interruption) -> bool:
-        """Measure the averaged weights. False where stopped before the end."""
-        done = True
-        if self._fabric.is_global_zero:
-            done = self.measure(journal, stop)
-        # The others wait here for the first process to measure.
-        stopped = self._any(not done)
-        if not stopped:
-            self.state.evaluated_step = self.state.step
-        return not stopped
+        """Measure the averaged weights, in the first process; the others wait for it where they next agree. False where
+        stopped before the end."""
+        if self._fabric.is_global_zero and not self.measure(journal, stop):
+            return False
+        self.state.evaluated_step = self.state.step
+        return True
 
     def _any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
@@ -201,9 +230,21 @@ class TrainingRun(ABC):
             return flag
         return bool(self._fabric.all_reduce(torch.tensor(float(flag), device=self._fabric.device), reduce_op="sum") > 0)
 
+    def _first(self, failed: RS4DError | None) -> RS4DError | None:
+        """The error of the first process that had one, for every process to know."""
+        if self._fabric.world_size == 1:
+            return failed
+        errors = [None] * self._fabric.world_size
+        torch.distributed.all_gather_object(errors, failed)
+        return next(filter(None, errors), None)
+
     def _mean(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Scalars as their means over all processes."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
         if self._fabric.world_size > 1:
             stacked = self._fabric.all_reduce(stacked, reduce_op="mean")
         return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def _finite(values: dict[str, float]) -> bool:
+    return bool(np.isfinite(values["loss"]) and np.isfinite(values["grad_norm"]))
