@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rs4d_core.errors import RecipeError
-from rs4d_core.models.config import HEADS
+from rs4d_core.models.config import HEADS, PRESETS
 from rs4d_core.runs.settings import Optimization, Running, check, check_range, check_share
 from rs4d_core.wording import counted
+
+ALL = "all"
+"""Name of the figures over all held-back images together."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class ModelChoice:
             f"model.colors has {len(self.colors)} for {counted(len(self.classes), 'class', 'classes')}: give one each",
         )
         for color in self.colors:
-            check(re.fullmatch(r"#[0-9a-f]{6}", color) is not None, f'model.colors has "{color}": write it as #rrggbb')
+            good = re.fullmatch(r"#[0-9a-fA-F]{6}", color) is not None
+            check(good, f'model.colors has "{color}": write it as #rrggbb')
+        check(self.preset in PRESETS, f'model.preset is "{self.preset}": take one of {", ".join(PRESETS)}')
         check(self.head in HEADS, f'model.head is "{self.head}": take one of {", ".join(HEADS)}')
         check(re.fullmatch(r"[\w.-]+", self.name) is not None, f'model.name "{self.name}" must be fit for a file name')
         check_range("model.resolution_m", self.resolution_m)
@@ -202,6 +207,7 @@ class Recipe:
         check(bool(self.datasets), "the recipe has no [[datasets]]: give at least one")
         names = [data.name for data in self.datasets]
         check(len(set(names)) == len(names), f"two datasets have one name: {', '.join(names)}")
+        check(ALL not in names, f'a data set is named "{ALL}", as the figures over all of them are: name it otherwise')
         for data in self.datasets:
             for source, target in getattr(data, "class_map", {}).items():
                 check(

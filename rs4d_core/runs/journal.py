@@ -79,7 +79,7 @@ def _is_of_step(line: str, last: int) -> bool:
     """Whether a whole line is of a step up to the last; a crash can leave half a line at the end, or a garbled one."""
     try:
         return line.endswith("\n") and json.loads(line)["step"] <= last
-    except ValueError:
+    except (ValueError, TypeError, KeyError):  # no JSON, or not of ours
         return False
 
 

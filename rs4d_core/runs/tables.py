@@ -75,7 +75,7 @@ def to_toml(settings: Any) -> str:
 
 
 def differences(one: Any, other: Any) -> list[str]:
-    """Dotted names of the settings in which two recipes differ."""
+    """Dotted names of the settings in which two recipes differ, the order of named tables among them."""
     first, second = _flatten(to_table(one)), _flatten(to_table(other))
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
@@ -106,12 +106,21 @@ def _entry(node: Any, key: str, where: str) -> Any:
     return node.setdefault(key, {})
 
 
+@dataclasses.dataclass(frozen=True)
+class _Bare:
+    """What a shell hands over without quotes, and TOML does not take for a text: `32` may be meant as one."""
+
+    text: str
+    value: Any
+
+
 def _override_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         # A bare word, as shells hand it over: --set model.preset=small
         return text
+    return value if isinstance(value, (str, list, dict)) else _Bare(text, value)
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
@@ -154,6 +163,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType or origin is typing.Union:
         options = [argument for argument in arguments if argument is not types.NoneType]
         return _build_kind(options, value, where) if len(options) > 1 else _convert(options[0], value, where)
+    if isinstance(value, _Bare):
+        value = value.text if hint is str else value.value
     if origin is tuple:
         if not isinstance(value, list):
             raise RecipeError(f"{where} must be a list")
@@ -194,7 +205,8 @@ def _toml_value(value: Any) -> str:
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(node, list) and node and isinstance(node[0], dict):
-        node = {entry["name"]: entry for entry in node}
+        named = {entry["name"]: entry for entry in node}
+        return {f"order of {prefix}": list(named), **_flatten(named, prefix)}
     if not isinstance(node, dict):
         return {prefix: node}
     return {

@@ -66,6 +66,8 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("optimization.batch=two", "optimization.batch is 'two': it must be of type int"),
         ("optimization.image_size=100", "give a multiple of 32"),
         ("optimization.precision=16", "optimization.precision"),
+        ("model.preset=tinny", 'model.preset is "tinny": take one of'),
+        ("datasets.squares.name=all", 'a data set is named "all"'),
         ("evaluation.every=0", "give 1 step or more"),
         ("datasets.squares.scale=[2.0, 1.0]", "the smaller first"),
         ("datasets.squares.held_back={count=2, place='a'}", "needs either annotations, or count, or place and block"),
@@ -386,7 +388,7 @@ def test_a_damaged_checkpoint_says_what_to_do(data, short_run, tmp_path):
 
 def test_a_garbled_line_of_the_metrics_is_forgotten(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_bytes(b'{"step": 1}\n{"step": 2}\n{"ste' + b"\0\xff" * 9 + b'\n{"step": 3')
+    metrics.write_bytes(b'12\n{"step": 1}\n{}\n{"step": "1"}\n{"step": 2}\n{"ste' + b"\0\xff" * 9 + b'\n{"step": 3')
     with Journal(tmp_path, steps=9, step=1) as journal:
         journal.record({"step": 2, "loss": 1.0})
     assert metrics.read_text() == '{"step": 1}\n{"step": 2, "loss": 1.0}\n'
