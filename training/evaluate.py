@@ -162,7 +162,7 @@ def _write_pictures(measurement: Measurement, comparison: Comparison, folder: Pa
 def _measure_recipe(arguments: argparse.Namespace, model: LoadedModel) -> int:
     # Imported here: recipes need a package of the training extra on Python 3.10, and nothing else here does.
     from rs4d_core.finetuning.data import open_data
-    from rs4d_core.finetuning.measuring import measure_held_back, with_figures
+    from rs4d_core.finetuning.measuring import measure_held_back, predict_held_back, with_figures
     from rs4d_core.finetuning.recipe import Recipe
     from rs4d_core.runs.tables import read_settings
 
@@ -180,7 +180,8 @@ def _measure_recipe(arguments: argparse.Namespace, model: LoadedModel) -> int:
             progress.advance(task)
             return model.predict(images)
 
-        metrics = measure_held_back(predict, data.held_back, data.fit_px, model.classes, None, lambda: False)
+        predictions = predict_held_back(predict, data.held_back, data.fit_px)
+        metrics = measure_held_back(predictions, data.held_back, model.classes)
     figures = {name: entry.to_json() for name, entry in metrics.items()}
     if arguments.json:
         print(json.dumps(figures))

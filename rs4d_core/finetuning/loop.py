@@ -1,5 +1,7 @@
 """Train a segmenter by a recipe: resumable to the bit, on the devices that Lightning Fabric knows."""
 
+import hashlib
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -10,10 +12,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rs4d_core.finetuning.data import RunData, load_batches, open_data
-from rs4d_core.finetuning.measuring import build_card, measure_held_back, selection_score
+from rs4d_core.errors import DatasetError
+from rs4d_core.finetuning.data import CocoSource, RunData, load_batches, open_data
+from rs4d_core.finetuning.measuring import (
+    build_card,
+    few_of,
+    measure_held_back,
+    origins_of,
+    predict_held_back,
+    selection_score,
+)
 from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.interruption import Interruption
+from rs4d_core.models.card import read_card
 from rs4d_core.models.checkpoint import load_weights_that_fit, save_model
 from rs4d_core.models.config import preset
 from rs4d_core.models.encoder_file import load_encoder_weights
@@ -26,7 +37,7 @@ from rs4d_core.runs.loop import Counters, TrainingRun
 from rs4d_core.wording import counted
 
 _FREE_SECTIONS = ("running.", "evaluation.")
-"""Settings that a resumed run may change: they do not touch the weights."""
+"""Settings that a resumed run may change: they touch the weights only as far as other devices compute otherwise."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class TrainingResult:
 class _State(Counters):
     best_score: float = -1.0
     metrics: dict[str, Any] = field(default_factory=dict)
+    origins: list[dict[str, str]] = field(default_factory=list)
+    data: str = ""
 
 
 class _Losses(nn.Module):
@@ -77,7 +90,7 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
         BusyError: another run is at work in the folder.
         RecipeError: the folder holds a run of another recipe.
         CheckpointError: the last checkpoint is damaged.
-        DatasetError: the data is missing or broken.
+        DatasetError: the data is missing or broken, or is not what the run began with.
         ModelFileError: the model file to start from is missing or damaged.
         DivergedError: `MOST_SKIPPED` steps in a row had no finite gradient.
         OutputError: the folder cannot be written.
@@ -87,16 +100,22 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
 
 
 def _train(recipe: Recipe, data_root: Path, folder: Path, resumed_from: Path | None) -> TrainingResult:
-    # Which heads a batch trains depends on what it shows.
-    fabric, precision = open_fabric(recipe.running, recipe.optimization, folder, unused_parameters=True)
-    data = open_data(recipe, data_root)
     torch.manual_seed(recipe.optimization.seed)
     config = preset(recipe.model.preset, recipe.model.classes, recipe.model.head)
     segmenter = Segmenter(config).to(memory_format=torch.channels_last)
-    started = [] if resumed_from else _start(recipe, segmenter)
-    run = _Run(fabric, recipe, folder, segmenter, data)
+    started, origins = ([], []) if resumed_from else _start(recipe, segmenter)
+    data = open_data(recipe, data_root)
+    # After what the input may lack: it is told once, as there are no other processes yet. Which heads a batch trains
+    # depends on what it shows.
+    fabric, precision = open_fabric(recipe.running, recipe.optimization, folder, unused_parameters=True)
+    run = _Run(fabric, recipe, folder, segmenter, data, _State(origins=origins, data=_digest(data)))
     if resumed_from is not None:
         run.restore(resumed_from)
+        if run.state.data not in ("", _digest(data)):  # older checkpoints do not tell
+            raise DatasetError(
+                f"the images or annotations are others than those that the run in {folder} began with: put these back, "
+                "or give another --name"
+            )
     with Journal(folder, recipe.optimization.steps, run.state.step, speaks=fabric.is_global_zero) as journal:
         sizes = ", ".join(f"{name} {len(samples)}" for name, samples in data.held_back.items())
         journal.say(
@@ -119,28 +138,45 @@ def _train(recipe: Recipe, data_root: Path, folder: Path, resumed_from: Path | N
         folder,
         run.state.step,
         final if finished else None,
-        best if best.exists() else None,
+        best if run.state.best_score >= 0 else None,
         run.state.metrics,
         interrupted=not finished,
         reports=fabric.is_global_zero,
     )
 
 
-def _start(recipe: Recipe, segmenter: Segmenter) -> list[str]:
-    """Take over the weights that the recipe starts from; what was taken, in words."""
-    count, messages = len(segmenter.state_dict()), []
-    if recipe.model.start:
-        taken = load_weights_that_fit(Path(recipe.model.start), segmenter)
-        messages.append(f"{len(taken)} of {count} tensors start from {recipe.model.start}")
-    if recipe.model.encoder:
-        load_encoder_weights(Path(recipe.model.encoder), segmenter.encoder)
-        messages.append(f"the encoder starts from {recipe.model.encoder}")
-    return messages
+def _digest(data: RunData) -> str:
+    """Another one where images have come, gone or got another name, or annotations have come or gone."""
+    lists = [source.samples for source in data.sources if isinstance(source, CocoSource)]
+    named = [
+        [(Path(sample.name).name, len(sample.annotations)) for sample in samples]
+        for samples in (*lists, *data.held_back.values())
+    ]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _start(recipe: Recipe, segmenter: Segmenter) -> tuple[list[str], list[dict[str, str]]]:
+    """Take over the weights that the recipe starts from; what was taken, in words, and what it was trained on."""
+    messages, origins, taken = [], [], []
+    start, encoder = recipe.model.start, recipe.model.encoder
+    if start:
+        taken = load_weights_that_fit(Path(start), segmenter)
+        messages.append(f"{len(taken)} of {len(segmenter.state_dict())} tensors start from {start}")
+    if taken:
+        origins += origins_of(read_card(Path(start)))
+    if encoder:
+        origins += origins_of(load_encoder_weights(Path(encoder), segmenter.encoder))
+        replaced = any(name.startswith("encoder.") for name in taken)
+        instead = f", in place of the trained one of {start}" if replaced else ""
+        messages.append(f"the encoder starts from {encoder}{instead}")
+    return messages, origins
 
 
 class _Run(TrainingRun):
-    def __init__(self, fabric: Fabric, recipe: Recipe, folder: Path, segmenter: Segmenter, data: RunData) -> None:
-        super().__init__(fabric, recipe, folder, segmenter, _Losses(segmenter), _State())
+    def __init__(
+        self, fabric: Fabric, recipe: Recipe, folder: Path, segmenter: Segmenter, data: RunData, state: _State
+    ) -> None:
+        super().__init__(fabric, recipe, folder, segmenter, _Losses(segmenter), state)
         self._data = data
 
     def losses(self, batch: tuple[Tensor, list[Target]]) -> dict[str, Tensor]:
@@ -155,19 +191,15 @@ class _Run(TrainingRun):
         return bool(self._data.held_back)
 
     def measure(self, journal: Journal, stop: Interruption) -> bool:
-        """The best model so far is kept."""
-        state, started = self.state, time.monotonic()
-        limit = None if state.step == self._recipe.optimization.steps else self._recipe.evaluation.images
-        metrics = measure_held_back(
-            self._predict,
-            self._data.held_back,
-            self._data.fit_px,
-            self._recipe.model.classes,
-            limit,
-            lambda: stop.requested,
-        )
-        if metrics is None:
+        """The best model so far is kept: by the same images each time, even where more are measured at the end."""
+        state, started, classes = self.state, time.monotonic(), self._recipe.model.classes
+        most, last = self._recipe.evaluation.images, state.step == self._recipe.optimization.steps
+        few = few_of(self._data.held_back, most)
+        held_back = self._data.held_back if last else few
+        predictions = predict_held_back(self._predict, held_back, self._data.fit_px, lambda: stop.requested)
+        if predictions is None:
             return False
+        metrics = measure_held_back(predictions, held_back, classes)
         state.metrics = {name: entry.to_json() for name, entry in metrics.items()}
         seconds = round(time.monotonic() - started, 1)
         journal.record({"step": state.step, "evaluation": state.metrics, "seconds": seconds})
@@ -178,6 +210,8 @@ class _Run(TrainingRun):
                 f"box AP {_shown(entry.box.ap)}, mask AP {_shown(entry.mask.ap)}"
             )
         score = selection_score(metrics)
+        if last and most is not None:
+            score = selection_score(measure_held_back(few_of(predictions, most), few, classes))
         if score > state.best_score:
             state.best_score = score
             self.write_model(self._folder / "best.safetensors")
@@ -185,7 +219,7 @@ class _Run(TrainingRun):
 
     def write_model(self, path: Path) -> None:
         """The averaged weights with their card."""
-        card = build_card(self._recipe, self.average.config, self.state.metrics)
+        card = build_card(self._recipe, self.average.config, self.state.metrics, self.state.origins)
         # Half the size, and what is lost lies below what bfloat16 loses in use.
         save_model(path, self.average, card, torch.float16)
 

@@ -1,52 +1,65 @@
 """Measure a model on a run's held-back images, and put the figures on its card."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from rs4d_core.datasets.sample import Sample
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, measure
 from rs4d_core.evaluation.predict_samples import predict_samples
-from rs4d_core.finetuning.recipe import Recipe
+from rs4d_core.finetuning.recipe import ALL, Recipe
 from rs4d_core.models.card import ModelCard
 from rs4d_core.models.config import SegmenterConfig
+from rs4d_core.models.encoder_card import EncoderCard
 from rs4d_core.models.instances import Instances
 
-ALL = "all"
-"""Name of the figures over all held-back images together."""
+Entry = TypeVar("Entry")
 _FALLBACK_SCORE = 0.5
 _OVERLAP_SHARE = 4
 """Windows of a scene overlap by this part of their side."""
 
 
-def measure_held_back(
+def few_of(by_set: Mapping[str, list[Entry]], most: int | None) -> dict[str, list[Entry]]:
+    """At most so many of each list, in their order: drawn, and the same ones for any lists as long as these."""
+    few = {}
+    for name, entries in by_set.items():
+        drawn = np.random.default_rng(0).permutation(len(entries))[:most]
+        few[name] = [entries[place] for place in sorted(drawn.tolist())]
+    return few
+
+
+def predict_held_back(
     predict: Callable[[Tensor], list[Instances]],
     held_back: Mapping[str, list[Sample]],
     fit_px: Mapping[str, int],
-    classes: tuple[str, ...],
-    limit: int | None,
-    stopped: Callable[[], bool],
-) -> dict[str, CocoMetrics] | None:
-    """Metrics by name of the data set, and over `ALL` together; None where `stopped` said so before the end.
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, list[Instances]] | None:
+    """The instances of each sample, by name of the data set; None where `stopped` said so before the end.
 
     Args:
         fit_px: data sets that are trained on with their images scaled to fit, and to which side: measured alike.
-        limit: at most so many images of each data set.
     """
     predictions: dict[str, list[Instances]] = {}
-    chosen = {name: samples[:limit] for name, samples in held_back.items()}
-    for name, samples in chosen.items():
+    for name, samples in held_back.items():
         predictions[name] = []
         for instances in predict_samples(predict, samples, fit_px.get(name)):
             if stopped():
                 return None
             predictions[name].append(instances)
-    metrics = {name: measure(predictions[name], samples, classes) for name, samples in chosen.items()}
+    return predictions
+
+
+def measure_held_back(
+    predictions: Mapping[str, list[Instances]], held_back: Mapping[str, list[Sample]], classes: tuple[str, ...]
+) -> dict[str, CocoMetrics]:
+    """Metrics by name of the data set, and over `ALL` together, of one prediction for each sample."""
+    metrics = {name: measure(predictions[name], samples, classes) for name, samples in held_back.items()}
     metrics[ALL] = measure(
         [instances for entries in predictions.values() for instances in entries],
-        [sample for samples in chosen.values() for sample in samples],
+        [sample for samples in held_back.values() for sample in samples],
         classes,
     )
     return metrics
@@ -59,20 +72,39 @@ def selection_score(metrics: dict[str, CocoMetrics]) -> float:
     return 0.0 if score is None else score
 
 
-def build_card(recipe: Recipe, config: SegmenterConfig, metrics: dict[str, dict[str, Any]]) -> ModelCard:
-    """The card of a model that the recipe made, with its figures; see `with_figures`."""
+def build_card(
+    recipe: Recipe, config: SegmenterConfig, metrics: dict[str, dict[str, Any]], origins: Iterable[dict[str, str]]
+) -> ModelCard:
+    """The card of a model that the recipe made, with its figures; see `with_figures`.
+
+    Args:
+        origins: training data of what the model started from, as `origins_of` gives it.
+    """
     side = recipe.optimization.image_size
+    training_data = [{"name": data.name, "licence": data.licence} for data in recipe.datasets]
+    for origin in origins:
+        if all((origin["name"], origin["licence"]) != (data["name"], data["licence"]) for data in training_data):
+            training_data.append(origin)
     card = ModelCard(
         name=recipe.model.name,
         config=config,
-        colors=recipe.model.colors,
+        colors=tuple(color.lower() for color in recipe.model.colors),
         resolution_m=recipe.model.resolution_m,
         window_px=side,
         overlap_px=side // _OVERLAP_SHARE,
         default_scores=(_FALLBACK_SCORE,) * len(recipe.model.classes),
-        training_data=tuple({"name": data.name, "licence": data.licence} for data in recipe.datasets),
+        training_data=tuple(training_data),
     )
     return with_figures(card, metrics)
+
+
+def origins_of(card: ModelCard | EncoderCard) -> list[dict[str, str]]:
+    """What a model was trained on by way of another one that it starts from: `via` has that model's name."""
+    if isinstance(card, EncoderCard):
+        via = f"{card.name}, {card.source}"
+        return [{"name": name, "licence": "not told", "via": via} for name in card.training_data or ("not told",)]
+    told = {"name": "not told", "licence": "not told", "via": card.name}
+    return [{**told, **data} for data in card.training_data or ({},)]
 
 
 def with_figures(card: ModelCard, metrics: dict[str, dict[str, Any]]) -> ModelCard:
