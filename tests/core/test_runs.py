@@ -11,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from small_runs import ROOT, metrics_of, start, write_finetuning
 
 from rs4d_core.errors import DatasetError
+from rs4d_core.finetuning.data import open_data
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.measuring import build_card, few_of, origins_of
 from rs4d_core.finetuning.recipe import Recipe
@@ -85,6 +86,12 @@ def started(tmp_path_factory) -> tuple[Path, Path]:
         "evaluation.every=1",
         "evaluation.images=1",
     )
+    # The one image that both measurements choose by has an instance that no model can find.
+    chosen = few_of(open_data(recipe, data).held_back, 1)["squares"][0]
+    content = json.loads((data / "squares.json").read_text())
+    hidden = {"id": 1000, "image_id": chosen.image_id, "category_id": 1, "bbox": [31, 2, 12, 12], "iscrowd": 0}
+    hidden |= {"segmentation": [[31, 2, 43, 2, 43, 14, 31, 14]], "area": 144}
+    (data / "squares.json").write_text(json.dumps(content | {"annotations": [*content["annotations"], hidden]}))
     folder = tmp_path_factory.mktemp("runs") / "started"
     train(recipe, data, folder)
     return data, folder
