@@ -113,7 +113,7 @@ def test_without_an_engine_the_panel_says_what_to_do(play):
 def test_finding_nothing_leads_on(play):
     told = play("nothing_found")
     assert told["said"] == "Nothing was found."
-    assert told["ways"] == ["Accept scores from 0.50", "Read at 0.3 m", "Search the whole layer"]
+    assert told["ways"] == ["Accept scores from 0.50", "Read at 0.15 m", "Search the whole layer"]
     assert (told["layers"], told["groups"]) == (1, 0)
     assert told["zone"]["crs_text"] == "EPSG:4326"
     assert told["extent_now"] == "whole"
