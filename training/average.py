@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from rs4d_core.errors import OptionError
+from rs4d_core.models.card import join_training_data
 from rs4d_core.models.checkpoint import load_model, save_weights
 from rs4d_core.runs.command import exit_status
 
@@ -46,12 +47,9 @@ def _run() -> int:
         name: torch.lerp(weight, others[name], arguments.share) if weight.is_floating_point() else others[name]
         for name, weight in first.segmenter.state_dict().items()
     }
-    known = second.card.training_data
-    data = (*known, *(entry for entry in first.card.training_data if entry not in known))
-    # Half precision, as training writes its models.
-    save_weights(
-        arguments.output, weights, dataclasses.replace(second.card, training_data=data, metrics={}), torch.float16
-    )
+    data = join_training_data(second.card.training_data, first.card.training_data)
+    card = dataclasses.replace(second.card, training_data=data, metrics={})
+    save_weights(arguments.output, weights, card, torch.float16)  # half precision, as training writes its models
     print(arguments.output)
     return 0
 

@@ -11,7 +11,7 @@ from rs4d_core.datasets.sample import Sample
 from rs4d_core.evaluation.coco_metrics import CocoMetrics, measure
 from rs4d_core.evaluation.predict_samples import predict_samples
 from rs4d_core.finetuning.recipe import ALL, Recipe
-from rs4d_core.models.card import ModelCard
+from rs4d_core.models.card import ModelCard, join_training_data
 from rs4d_core.models.config import SegmenterConfig
 from rs4d_core.models.encoder_card import EncoderCard
 from rs4d_core.models.instances import Instances
@@ -81,10 +81,6 @@ def build_card(
         origins: training data of what the model started from, as `origins_of` gives it.
     """
     side = recipe.optimization.image_size
-    training_data = [{"name": data.name, "licence": data.licence} for data in recipe.datasets]
-    for origin in origins:
-        if all((origin["name"], origin["licence"]) != (data["name"], data["licence"]) for data in training_data):
-            training_data.append(origin)
     card = ModelCard(
         name=recipe.model.name,
         config=config,
@@ -93,7 +89,9 @@ def build_card(
         window_px=side,
         overlap_px=side // _OVERLAP_SHARE,
         default_scores=(_FALLBACK_SCORE,) * len(recipe.model.classes),
-        training_data=tuple(training_data),
+        training_data=join_training_data(
+            ({"name": data.name, "licence": data.licence} for data in recipe.datasets), origins
+        ),
     )
     return with_figures(card, metrics)
 

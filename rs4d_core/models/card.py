@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,14 @@ class ModelCard:
             if isinstance(error, OptionError):
                 raise
             raise OptionError(f"the model's card does not fit this version of rs4d: {error}") from error
+
+
+def join_training_data(own: Iterable[dict[str, str]], others: Iterable[dict[str, str]]) -> tuple[dict[str, str], ...]:
+    """Both, in this order; of those with one name and licence the first."""
+    joined: dict[tuple[str | None, str | None], dict[str, str]] = {}
+    for data in (*own, *others):
+        joined.setdefault((data.get("name"), data.get("licence")), data)
+    return tuple(joined.values())
 
 
 def default_model_path() -> Path:
