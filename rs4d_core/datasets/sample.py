@@ -43,6 +43,9 @@ class Sample:
         annotations: instances and crowd regions.
         annotated: for each class, whether this image's data set labels it. Where it does not, the absence of an
             annotation says nothing about the image.
+        doubtful: labels that are annotated, as the data set says, and may be missing in this image all the same.
+            Training and the choice of scores do as if they were not annotated; average precision, which has to compare
+            with that of others, takes the data set at its word.
     """
 
     image: Path | bytes = field(repr=False)
@@ -51,6 +54,7 @@ class Sample:
     image_id: int
     annotations: tuple[Annotation, ...]
     annotated: tuple[bool, ...]
+    doubtful: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:

@@ -233,7 +233,9 @@ def place_target(sample: Sample, placement: Placement) -> Target:
         masks=torch.from_numpy(masks[: len(boxes)]),
         has_mask=torch.tensor(has_mask, dtype=torch.bool),
         ignore_xyxy=torch.tensor(np.array(ignored), dtype=torch.float32).reshape(-1, 4),
-        annotated=torch.tensor(sample.annotated, dtype=torch.bool),
+        annotated=torch.tensor(
+            [known and label not in sample.doubtful for label, known in enumerate(sample.annotated)], dtype=torch.bool
+        ),
     )
 
 

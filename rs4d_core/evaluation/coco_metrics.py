@@ -49,7 +49,7 @@ class ClassMetrics:
     Attributes:
         instances: how many there are to find, without crowd regions.
         best_score: the score threshold at which F1 is largest, at IoU 0.5, of masks (of boxes where no mask is known),
-            with every detection counted; None where nothing was found.
+            with every detection counted, in images where the class is not doubtful; None where nothing was found.
     """
 
     instances: int
@@ -171,11 +171,14 @@ class Comparison:
                     mask_ap=mask.precision(label=k),
                     mask_ap50=mask.precision(label=k, iou=0.5),
                     mask_ap75=mask.precision(label=k, iou=0.75),
-                    best_score=mask.best_score(k) if mask.precision(label=k) is not None else box.best_score(k),
+                    best_score=(box if mask.precision(label=k) is None else mask).best_score(k, self._sure(k)),
                 )
                 for k, name in enumerate(self._classes)
             },
         )
+
+    def _sure(self, label: int) -> set[int]:
+        return {number for number, sample in enumerate(self._samples, 1) if label not in sample.doubtful}
 
     def curves(self, kind: Literal["box", "mask"]) -> dict[str, np.ndarray]:
         """Precision `(101,)` at the recalls 0, 0.01, ... 1 and IoU 0.5, for each class with instances to find."""
@@ -275,10 +278,8 @@ class _Evaluated:
             run.accumulate()
         self._run = run
         self._ious = run.params.iouThrs
-        self._recalls = run.params.recThrs
         # (IoU, recall, class), and with the size at place 3 for precision; -1 where there is nothing to find.
         self._precision, self._unlimited = run.eval["precision"][..., 0], run.eval["precision"][..., 1]
-        self._scores = run.eval["scores"][:, :, :, 0, 1]
 
     def overall(self, unlimited: bool = False) -> AveragePrecision:
         return AveragePrecision(
@@ -315,9 +316,7 @@ class _Evaluated:
 
         Detections are matched best first: what a lower score would have matched changes nothing above it.
         """
-        for entry in self._run.evalImgs:
-            if entry is None or entry["aRng"] != self._run.params.areaRng[0]:
-                continue
+        for entry in self._of_all_sizes():
             counted = np.array(entry["dtScores"]) >= least_scores[entry["category_id"] - 1]
             counted &= ~entry["dtIgnore"][0].astype(bool)
             matched = entry["dtMatches"][0].astype(int)
@@ -328,9 +327,25 @@ class _Evaluated:
             missed = [number for number in wanted if number not in found]
             yield entry["image_id"], (right, wrong, sorted(found), missed)
 
-    def best_score(self, label: int) -> float | None:
-        """The score at the point of the precision-recall curve at IoU 0.5 where F1 is largest."""
-        precision = self._unlimited[0, :, label, 0]
-        f1 = 2 * precision * self._recalls / np.maximum(precision + self._recalls, 1e-9)
-        best = int(f1.argmax())
-        return float(self._scores[0, best, label]) if f1[best] > 0 else None
+    def best_score(self, label: int, image_ids: set[int]) -> float | None:
+        """The least score to count, of the detections in these images, for the largest F1 at IoU 0.5."""
+        wanted, scores, right = 0, [], []
+        for entry in self._of_all_sizes():
+            if entry["category_id"] == label + 1 and entry["image_id"] in image_ids:
+                counted = ~entry["dtIgnore"][0].astype(bool)
+                scores += np.array(entry["dtScores"])[counted].tolist()
+                right += (entry["dtMatches"][0][counted] > 0).tolist()
+                wanted += int(np.sum(entry["gtIgnore"] == 0))
+        if not any(right):
+            return None
+        order = np.argsort(-np.array(scores), kind="stable")
+        found = np.cumsum(np.array(right)[order])
+        # 2 * found / (detections + instances), for each number of detections from the best one on.
+        f1 = 2 * found / (np.arange(1, len(order) + 1) + wanted)
+        return scores[order[int(f1.argmax())]]
+
+    def _of_all_sizes(self) -> Iterator[dict[str, Any]]:
+        """What `evaluate` noted of each image and class that has anything in it."""
+        for entry in self._run.evalImgs:
+            if entry is not None and entry["aRng"] == self._run.params.areaRng[0]:
+                yield entry

@@ -129,7 +129,6 @@ def open_data(recipe: Recipe, root: Path) -> RunData:
             training, kept = _coco_samples(data, root, classes)
             for sample in (*training, *kept):
                 check_picture(sample)  # a run shall not end hours later for a picture of another size
-            training = _labelled_where_shown(data, root, training, classes)
             settings = TransformSettings(data.scale, turn=data.turn, color=data.color, fit=data.fit)
             sources.append(CocoSource(training, settings, data.balanced, data.copy_paste))
             trained_on[data.name] = training
@@ -155,26 +154,25 @@ def _coco_samples(data: CocoData, root: Path, classes: tuple[str, ...]) -> tuple
     if not samples:
         raise DatasetError(f"{root / data.annotations} lists no image: there is nothing to train on")
     if held_back is None or held_back.annotations is None:
-        return split(data.name, samples, held_back)
-    kept = read_coco(root / held_back.annotations, images, classes, data.class_map)
-    return split(data.name, samples, None)[0], kept
-
-
-def _labelled_where_shown(data: CocoData, root: Path, samples: list[Sample], classes: tuple[str, ...]) -> list[Sample]:
-    """The samples as ones that label some of the classes only if they show them."""
-    labels = {classes.index(name) for name in data.labelled_where_shown}
+        training, kept = split(data.name, samples, held_back)
+    else:
+        training, kept = samples, read_coco(root / held_back.annotations, images, classes, data.class_map)
+    labels = frozenset(classes.index(name) for name in data.labelled_where_shown)
     for label in sorted(labels):
         if not samples[0].annotated[label]:  # alike for all samples of a file
             raise DatasetError(
                 f"{root / data.annotations}: no category for '{classes[label]}', which labelled_where_shown of data "
                 f"set {data.name} names: leave it out there"
             )
-    marked = []
-    for sample in samples:
-        shown = {annotation.label for annotation in sample.annotations if not annotation.crowd}
-        annotated = (known and label not in labels - shown for label, known in enumerate(sample.annotated))
-        marked.append(dataclasses.replace(sample, annotated=tuple(annotated)))
-    return marked
+    return _with_doubts(training, labels), _with_doubts(kept, labels)
+
+
+def _with_doubts(samples: list[Sample], labels: frozenset[int]) -> list[Sample]:
+    """The samples as ones that label these only if they show them."""
+    return [
+        dataclasses.replace(sample, doubtful=labels - {entry.label for entry in sample.annotations if not entry.crowd})
+        for sample in samples
+    ]
 
 
 def _check_apart(trained_on: dict[str, list[Sample]], held_back: dict[str, list[Sample]]) -> None:

@@ -118,8 +118,8 @@ class CocoData:
             around an instance of it; else each image is as likely as any other.
         labelled_where_shown: classes of the model that the set labels in some of its images only, such as cars that are
             marked where they are what the image was taken for. Training takes an image without an instance of such a
-            class for one that does not label it; a region to ignore is no instance. Held-back images are measured by
-            what their file says.
+            class for one that does not label it, and so does the choice of scores on held-back images; a region to
+            ignore is no instance. Average precision is by what the file says.
         held_back: None uses every image for training and measures nothing on this set.
     """
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,22 @@ def test_a_class_counts_only_where_its_data_set_labels_it():
     labelled = measure([prediction, found((BARN, 1, 0.5))], [sample(annotation(HOUSE)), ship], CLASSES)
     assert unlabelled.by_class["ship"].box_ap == pytest.approx(1)
     assert labelled.by_class["ship"].box_ap == pytest.approx(0.5)
+
+
+def test_scores_are_chosen_where_labels_are_sure_and_precision_is_by_all():
+    """Three ships that the data set has not marked lie, by their scores, between the two that it has."""
+    ships = sample(annotation(HOUSE, label=1), annotation(BARN, label=1))
+    predictions = [
+        found((HOUSE, 1, 0.9), (BARN, 1, 0.3)),
+        found((HOUSE, 1, 0.6), (BARN, 1, 0.5), (AWAY, 1, 0.4)),
+    ]
+    by_labels, by_sure_ones = (
+        measure(predictions, [ships, replace(sample(), doubtful=frozenset(doubtful))], CLASSES).by_class["ship"]
+        for doubtful in ([], [1])
+    )
+    assert by_labels.mask_ap == by_sure_ones.mask_ap == pytest.approx((51 + 50 * 2 / 5) / 101)
+    assert by_labels.best_score == pytest.approx(0.9)
+    assert by_sure_ones.best_score == pytest.approx(0.3)
 
 
 def test_detections_inside_a_crowd_region_are_not_punished():
