@@ -92,7 +92,7 @@ class SyntheticSource:
         for _ in range(MOST_TRIES):
             seed = int(rng.integers(_FIRST_TRAINING_SCENE, 2**63))
             sample = synthetic_samples([seed], self.size, self.size, self.classes, self.resolution_m)[0]
-            if wanted is None or any(annotation.label == wanted for annotation in sample.annotations):
+            if wanted is None or any(entry.label == wanted and not entry.crowd for entry in sample.annotations):
                 break
         return sample, wanted
 

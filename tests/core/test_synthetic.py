@@ -143,6 +143,18 @@ def test_samples_keep_class_and_outline():
     for annotation, instance in zip(sample.annotations, source.instances, strict=True):
         assert classes[annotation.label] == instance.class_name
         assert shapely.Polygon(annotation.polygons[0]).area == pytest.approx(instance.polygon.area)
+        assert annotation.crowd != instance.recognizable
+
+
+def test_only_what_the_edge_cuts_can_be_too_little_to_recognize():
+    edge = shapely.box(0, 0, 224, 192).exterior
+    instances = [instance for seed in SEEDS for instance in scene(seed).instances]
+    cut = [instance for instance in instances if instance.polygon.distance(edge) == 0]
+    too_little = [instance for instance in instances if not instance.recognizable]
+    assert set(too_little) < set(cut)
+    assert too_little
+    assert all(instance.polygon.area < 400 for instance in too_little)
+    assert all(not instance.recognizable for instance in cut if instance.polygon.area < 32)
 
 
 def test_written_scenes_read_back_with_their_truth_on_the_ground(tmp_path):

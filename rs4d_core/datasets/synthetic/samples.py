@@ -42,13 +42,19 @@ def synthetic_samples(
 
 
 def scene_sample(scene: SyntheticScene, image_id: int, classes: tuple[str, ...]) -> Sample:
-    """A scene as a sample. Its classes are labelled, all others are not."""
+    """A scene as a sample. Its classes are labelled, all others are not; what the edge leaves too little of is a region
+    to ignore."""
     encoded = io.BytesIO()
     Image.fromarray(scene.image).save(
         encoded, "JPEG", quality=int(np.random.default_rng([image_id, 3]).integers(65, 96))
     )
     annotations = tuple(
-        Annotation(classes.index(instance.class_name), instance.polygon.bounds, (single_ring(instance.polygon),))
+        Annotation(
+            classes.index(instance.class_name),
+            instance.polygon.bounds,
+            (single_ring(instance.polygon),),
+            crowd=not instance.recognizable,
+        )
         for instance in scene.instances
     )
     annotated = tuple(name in SYNTHETIC_CLASSES for name in classes)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from rs4d_core.datasets.cut_instances import shows_enough
 from rs4d_core.datasets.synthetic.canvas import Canvas
 from rs4d_core.datasets.synthetic.finish import base_ground, photograph
 from rs4d_core.datasets.synthetic.layout import lay_out
@@ -24,10 +25,12 @@ class SyntheticInstance:
         class_name: one of `SYNTHETIC_CLASSES`.
         polygon: its exact outline, with its courtyard as a hole, in pixels (x right, y down, pixel `(row, col)` covers
             `[col, col + 1] x [row, row + 1]`), clipped to the scene.
+        recognizable: whether the scene's edge leaves enough of it to tell it for what it is.
     """
 
     class_name: str
     polygon: shapely.Polygon
+    recognizable: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +83,15 @@ def _truth(world: World, width: int, height: int, resolution_m: float) -> tuple[
     things = [thing for thing in world.things if thing.class_name is not None]
     if not things:
         return ()
-    polygons = shapely.transform([thing.polygon() for thing in things], lambda points: points / resolution_m)
-    x0, y0, x1, y1 = shapely.bounds(polygons).T
+    whole = shapely.transform([thing.polygon() for thing in things], lambda points: points / resolution_m)
+    x0, y0, x1, y1 = shapely.bounds(whole).T
     cut = (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height)
-    polygons[cut] = shapely.intersection(polygons[cut], shapely.box(0, 0, width, height))
+    polygons = whole.copy()
+    polygons[cut] = shapely.intersection(whole[cut], shapely.box(0, 0, width, height))
     # What the edge leaves of a concave outline may fall apart: each part is then an instance.
     return tuple(
-        SyntheticInstance(thing.class_name, part)
-        for thing, figure in zip(things, polygons, strict=True)
+        SyntheticInstance(thing.class_name, part, not is_cut or shows_enough(part.area, of.area))
+        for thing, of, figure, is_cut in zip(things, whole, polygons, cut, strict=True)
         for part in shapely.get_parts(figure)
         if isinstance(part, shapely.Polygon) and part.area >= _LEAST_AREA_PX
     )
