@@ -64,7 +64,15 @@ class ConvStem(nn.Module):
 
 def _downsample(channels_in: int, channels_out: int) -> nn.Sequential:
     conv = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(conv, ChannelNorm(channels_out), nn.SiLU(inplace=True))
+    return nn.Sequential(conv, ChannelNorm(channels_out), _SiLU())
+
+
+class _SiLU(nn.Module):
+    """In place where nobody wants gradients. The norm's result is a view: through one, autograd writes in place only by
+    copying the whole map several times."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class _ResidualConv(nn.Module):

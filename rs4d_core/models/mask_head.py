@@ -48,7 +48,7 @@ class MaskHead(nn.Module):
             logits = drawn_masks(self.upsample.blocks(hidden, biased=False), self.upsample.bias, weight.flatten(1))
             return logits.add_(bias)
         # Each pixel's four, `(K, 14 * 14 * 4, C)`: what is laid out as a map is the one number that is left of each.
-        hidden = F.relu(self.upsample.blocks(hidden), inplace=True).flatten(1, 4)
+        hidden = F.relu(self.upsample.blocks(hidden)).flatten(1, 4)
         logits = torch.bmm(hidden, weight.flatten(2).to(hidden.dtype)).float()
         logits = logits.view(-1, _SIZE, _SIZE, 2, 2).transpose(2, 3).reshape(-1, 2 * _SIZE, 2 * _SIZE)
         return logits + bias
@@ -105,12 +105,26 @@ def mask_targets(regions: Regions, truth: Tensor, targets: list[Target], size: i
         mine = mine[target.has_mask[truth[mine]]]
         if not len(mine):
             continue
-        # Several regions show one instance: its mask is converted once.
-        instances, own = truth[mine].unique(return_inverse=True)
-        masks = target.masks[instances][:, None].float()
-        wanted.append(roi_align(masks, regions.boxes_xyxy[mine], own, size, 1.0).squeeze(1) >= 0.5)
+        wanted.append(_inside(target.masks, truth[mine], regions.boxes_xyxy[mine], size))
         outlined.append(mine)
     if not outlined:
         none = truth.new_zeros(0)
         return regions.boxes_xyxy.new_zeros(0, size, size), none
     return torch.cat(wanted).float(), torch.cat(outlined)
+
+
+def _inside(masks: Tensor, chosen: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
+    """Of masks `(N, H, W)` bool, the `chosen (K,)` ones inside the boxes `(K, 4)`: `(K, size, size)` bool.
+
+    Of each mask only a part as large as the largest box is read, from the box's corner on: whole masks as numbers would
+    be hundreds of times what small instances need.
+    """
+    sides = torch.tensor(masks.shape[:0:-1], device=boxes_xyxy.device)
+    start = (boxes_xyxy[:, :2].floor().long() - 1).clamp(min=0)
+    most = ((boxes_xyxy[:, 2:].ceil().long() + 1).minimum(sides) - start).amax(0)
+    start = start.minimum(sides - most)
+    columns, rows = (start[:, axis, None] + torch.arange(int(most[axis]), device=start.device) for axis in (0, 1))
+    parts = masks[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+    shifted = boxes_xyxy - start.repeat(1, 2)
+    each = torch.arange(len(chosen), device=start.device)
+    return roi_align(parts[:, None].float(), shifted, each, size, 1.0).squeeze(1) >= 0.5

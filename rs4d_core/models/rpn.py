@@ -127,27 +127,36 @@ class RPN(nn.Module):
         """`rpn_class` and `rpn_box`, scalars; finite also where no image has an instance."""
         anchors = torch.cat(pyramid_anchors(levels, self.config.anchor_scales))
         all_logits, all_deltas = torch.cat(logits, 1), torch.cat(deltas, 1)
-        class_loss = all_logits.sum() * 0.0
-        box_loss = all_deltas.sum() * 0.0
-        drawn = 0
+        # Anchors of all images, one after the other: each look into them costs the way back a map as large as they.
+        positives, negatives, labels, annotated, coded = [], [], [], [], []
         for image, target in enumerate(targets):
             assignment = assign(anchors, target, _POSITIVE_IOU, _NEGATIVE_IOU, keep_best=_NEGATIVE_IOU)
             positive, negative = sample(assignment, _SAMPLES, 0.5, _NEGATIVES)
-            negative = _harder(negative, assignment.negative, _most_like(all_logits[image].detach(), target))
+            objectness = _most_like(all_logits[image].detach(), target.annotated)
+            negative = _harder(negative, assignment.negative, objectness)
             truth = assignment.truth[positive]
-            # An instance speaks for its own class; background, for all the classes that would have been labelled.
-            own = all_logits[image, positive, target.labels[truth]]
-            like = _most_like(all_logits[image, negative], target)
-            class_loss = class_loss + F.softplus(-own).sum() + F.softplus(like).sum()
-            coded = box_ops.encode(target.boxes_xyxy[truth], anchors[positive], box_ops.RPN_STD)
-            box_loss = box_loss + F.smooth_l1_loss(all_deltas[image, positive], coded, beta=1 / 9, reduction="sum")
-            drawn += len(positive) + len(negative)
-        return {"rpn_class": class_loss / max(drawn, 1), "rpn_box": box_loss / max(drawn, 1)}
+            labels.append(target.labels[truth])
+            coded.append(box_ops.encode(target.boxes_xyxy[truth], anchors[positive], box_ops.RPN_STD))
+            annotated.append(target.annotated.expand(len(negative), -1))
+            positives.append(image * len(anchors) + positive)
+            negatives.append(image * len(anchors) + negative)
+        positive, negative = torch.cat(positives), torch.cat(negatives)
+        logits_of = all_logits.flatten(0, 1)[torch.cat([positive, negative])]
+        # An instance speaks for its own class; background, for all the classes that would have been labelled.
+        own = logits_of[: len(positive)].gather(1, torch.cat(labels)[:, None])
+        like = logits_of[len(positive) :].masked_fill(~torch.cat(annotated), float("-inf")).amax(1)
+        class_loss = F.softplus(-own).sum() + F.softplus(like).sum()
+        deltas_of = all_deltas.flatten(0, 1)[positive]
+        box_loss = F.smooth_l1_loss(deltas_of, torch.cat(coded), beta=1 / 9, reduction="sum")
+        drawn = max(len(positive) + len(negative), 1)
+        return {"rpn_class": class_loss / drawn, "rpn_box": box_loss / drawn}
 
 
-def _most_like(logits: Tensor, target: Target) -> Tensor:
-    """Of `(M, K)` the logits `(M,)` of the best class, of those that are labelled in the image."""
-    return logits.masked_fill(~target.annotated, float("-inf")).amax(1)
+def _most_like(logits: Tensor, annotated: Tensor) -> Tensor:
+    """Of `(M, K)` the logits `(M,)` of the best class, of those that are labelled."""
+    if not annotated.any():
+        return logits.new_full((len(logits),), float("-inf"))
+    return logits.index_select(1, torch.nonzero(annotated).squeeze(1)).amax(1)
 
 
 def _harder(drawn: Tensor, negative: Tensor, objectness: Tensor) -> Tensor:
