@@ -14,10 +14,12 @@ from rs4d_core.evaluation.paste import paste_mask
 from rs4d_core.models import boxes
 from rs4d_core.models.config import PRESETS, PromptHeadConfig, SegmenterConfig, preset
 from rs4d_core.models.layers import Upsample2x
+from rs4d_core.models.mask_head import mask_targets
 from rs4d_core.models.mixer import CONV_KERNEL, BidirectionalMixer
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.regions import Regions
 from rs4d_core.models.segmenter import Segmenter
+from rs4d_core.ops.roi_align import roi_align
 from rs4d_core.ops.selective_scan import selective_scan
 
 HEADS = ("box", "prompt")
@@ -254,6 +256,23 @@ def test_it_learns_one_image_by_heart(head):
         assert boxes.iou(box[None], found.boxes_xyxy[best : best + 1]) > 0.6
         drawn = torch.from_numpy(paste_mask(found.masks[best], SIDE, SIDE) > 0.5)
         assert (drawn & mask).sum() / (drawn | mask).sum() > 0.6
+
+
+corner = st.tuples(st.floats(0, SIDE - 2, width=32), st.floats(0, SIDE - 2, width=32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(corner, corner, st.integers(0, 2)), min_size=1, max_size=4))
+def test_a_region_is_taught_what_its_box_shows_of_the_mask(drawn):
+    truth = target([(0, 0, 30, 96), (40, 10, 80, 50), (90, 94, 96, 96)], SIDE)
+    both = torch.tensor([corners for *corners, _ in drawn])
+    regions = Regions.of_images([torch.cat([both.amin(1), both.amax(1) + 2], 1)])
+    instances = torch.tensor([instance for *_, instance in drawn])
+    wanted, outlined = mask_targets(regions, instances, [truth], 28)
+    shown = roi_align(truth.masks[:, None].float(), regions.boxes_xyxy, instances, 28, 1.0).squeeze(1)
+    sure = (shown - 0.5).abs() > 1e-3
+    assert outlined.tolist() == list(range(len(drawn)))
+    assert torch.equal(wanted[sure] > 0, shown[sure] >= 0.5)
 
 
 @pytest.mark.parametrize("name", PRESETS)
