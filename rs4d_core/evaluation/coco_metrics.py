@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rs4d_core.datasets.sample import Annotation, Sample
 from rs4d_core.errors import OptionError
 from rs4d_core.evaluation.paste import paste_mask
+from rs4d_core.evaluation.score_curve import cuts
 from rs4d_core.models.instances import Instances
 
 MASK_THRESHOLD = 0.5
@@ -178,6 +179,7 @@ class Comparison:
         )
 
     def _sure(self, label: int) -> set[int]:
+        """The ids of the images in which the label is not doubtful."""
         return {number for number, sample in enumerate(self._samples, 1) if label not in sample.doubtful}
 
     def curves(self, kind: Literal["box", "mask"]) -> dict[str, np.ndarray]:
@@ -338,11 +340,11 @@ class _Evaluated:
                 wanted += int(np.sum(entry["gtIgnore"] == 0))
         if not any(right):
             return None
-        order = np.argsort(-np.array(scores), kind="stable")
-        found = np.cumsum(np.array(right)[order])
-        # 2 * found / (detections + instances), for each number of detections from the best one on.
-        f1 = 2 * found / (np.arange(1, len(order) + 1) + wanted)
-        return scores[order[int(f1.argmax())]]
+        ranked = np.argsort(-np.array(scores))
+        falling = np.array(scores)[ranked]
+        ends, found = cuts(falling, np.array(right)[ranked])
+        f1 = 2 * found / (ends + 1 + wanted)  # detections up to the cut, and instances
+        return float(falling[ends[f1.argmax()]])
 
     def _of_all_sizes(self) -> Iterator[dict[str, Any]]:
         """What `evaluate` noted of each image and class that has anything in it."""

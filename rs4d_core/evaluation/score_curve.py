@@ -22,6 +22,16 @@ class ScoreCurve:
     recall: tuple[float, ...]
 
 
+def cuts(scores: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of predictions with falling `scores (N,)`, at least one, where cuts can lie: equal scores are cut together.
+
+    Returns:
+        The index of the last prediction of each score, and how many of `hits (N,)` bool there are up to it: `(C,)` each.
+    """
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    return ends, np.cumsum(hits)[ends]
+
+
 def score_curve(scores: np.ndarray, hits: np.ndarray, reference: int) -> ScoreCurve | None:
     """The curve of predictions with falling `scores (N,)` of which `hits (N,)` bool match one of `reference` polygons.
 
@@ -33,11 +43,10 @@ def score_curve(scores: np.ndarray, hits: np.ndarray, reference: int) -> ScoreCu
     scores, hits = scores[:known], hits[:known]
     if not len(scores) or not reference:
         return None
-    # Equal scores are cut together: the last of them counts.
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    ends, matched = cuts(scores, hits)
     if len(ends) > MOST_POINTS:
-        ends = ends[np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(int)]
-    matched = np.cumsum(hits)[ends]
+        shown = np.linspace(0, len(ends) - 1, MOST_POINTS).round().astype(int)
+        ends, matched = ends[shown], matched[shown]
     return ScoreCurve(
         tuple(scores[ends].tolist()), tuple((matched / (ends + 1)).tolist()), tuple((matched / reference).tolist())
     )

@@ -48,6 +48,7 @@ class MaskHead(nn.Module):
             logits = drawn_masks(self.upsample.blocks(hidden, biased=False), self.upsample.bias, weight.flatten(1))
             return logits.add_(bias)
         # Each pixel's four, `(K, 14 * 14 * 4, C)`: what is laid out as a map is the one number that is left of each.
+        # Not in place: `blocks` gives a view, through which autograd writes only by copying it several times.
         hidden = F.relu(self.upsample.blocks(hidden)).flatten(1, 4)
         logits = torch.bmm(hidden, weight.flatten(2).to(hidden.dtype)).float()
         logits = logits.view(-1, _SIZE, _SIZE, 2, 2).transpose(2, 3).reshape(-1, 2 * _SIZE, 2 * _SIZE)
