@@ -26,7 +26,7 @@ def cuts(scores: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of predictions with falling `scores (N,)`, at least one, where cuts can lie: equal scores are cut together.
 
     Returns:
-        The index of the last prediction of each score, and how many of `hits (N,)` bool there are up to it: `(C,)` each.
+        The index of the last prediction of each score, and how many `hits (N,)` (bool) there are up to it: `(C,)` each.
     """
     ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     return ends, np.cumsum(hits)[ends]
