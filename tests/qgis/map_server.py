@@ -6,6 +6,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
+from uuid import uuid4
 
 from osgeo import gdal
 from qgis.PyQt.QtCore import QBuffer, QIODevice
@@ -39,7 +40,7 @@ class MapServer:
 
     Attributes:
         url: of the server.
-        asked: the tiles and maps that were asked for, as paths.
+        asked: the tiles and maps that were asked for, as paths below `url`.
         refused: tiles (z, x, y) that it answers with an error.
         delay_s: how long it takes for a picture.
     """
@@ -63,7 +64,9 @@ class MapServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        # A port may come again, and QGIS keeps on disk what it got from an address, also for a later process.
+        self._root = f"/{uuid4().hex}"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}{self._root}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -81,11 +84,12 @@ class MapServer:
         self._server.server_close()
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        address = urlparse(handler.path)
+        path = handler.path.removeprefix(self._root)
+        address = urlparse(path)
         query = {name.upper(): values[0] for name, values in parse_qs(address.query).items()}
         if query.get("REQUEST") == "GetCapabilities":
             return self._send(handler, "text/xml", _CAPABILITIES.format(*self._bounds, url=f"{self.url}/wms?").encode())
-        self.asked.append(handler.path)
+        self.asked.append(path)
         time.sleep(self.delay_s)
         if query.get("REQUEST") == "GetMap":
             west, south, east, north = map(float, query["BBOX"].split(","))
