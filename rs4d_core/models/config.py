@@ -66,17 +66,22 @@ class NeckConfig:
         aggregator_channels: width in which the blocks' maps are summed.
         channels: width of every pyramid level.
         blocks: the blocks that are summed, from 0, rising; empty for every second one from 1 to the last.
+        top_down: whether the pyramid also reads the last block at its full width, and refines its levels from coarse to
+            fine. Not the paper's: small objects need it where the encoder is small.
     """
 
     aggregator_channels: int
     channels: int
     blocks: tuple[int, ...] = ()
+    top_down: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "aggregator_channels", "channels")
         whole = all(type(block) is int and block >= 0 for block in self.blocks)
         if not whole or list(self.blocks) != sorted(set(self.blocks)):
             raise OptionError(f"NeckConfig.blocks must be rising numbers of blocks, not {self.blocks}")
+        if type(self.top_down) is not bool:
+            raise OptionError(f"NeckConfig.top_down must be true or false, not {self.top_down!r:.100}")
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ def _paper(inner_dim: int, depth: int) -> dict[str, Any]:
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "encoder": EncoderConfig(dim=192, inner_dim=384, depth=8, state_dim=8, dt_rank=12, stem_channels=(32, 64, 128)),
-        "neck": NeckConfig(aggregator_channels=32, channels=96),
+        "neck": NeckConfig(aggregator_channels=32, channels=96, top_down=True),
         "box_head": BoxHeadConfig(hidden=256),
         "mask_head": MaskHeadConfig(channels=96),
         "prompt_head": PromptHeadConfig(dim=128, heads=8, mlp_dim=512),

@@ -6,7 +6,11 @@ import math
 import torch
 from torch import nn
 
+from rs4d_core.runs.muon import MuonAdamW
 from rs4d_core.runs.settings import Optimization
+
+_OUTPUTS = ("rpn_cls", "rpn_own", "rpn_reg", "fc_cls", "fc_reg", "conv_logits")
+_SMALLEST_SIDE = 16
 
 
 def learning_rate(step: int, settings: Optimization) -> float:
@@ -18,18 +22,37 @@ def learning_rate(step: int, settings: Optimization) -> float:
 
 
 def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
-    """AdamW that decays weight matrices only.
+    """AdamW, or Muon with AdamW for what Muon is not meant for. Both decay weight matrices only.
 
     Norms, biases and the skip D are vectors; A_log is a matrix, but decay would pull the state space's time scales to a
     value that means nothing (Mamba's own training leaves A_log and D out as well).
     """
-    decayed, kept = [], []
+    orthogonal = _matrices_of(model) if settings.optimizer == "muon" else set()
+    muon, decayed, kept = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] == "A_log"
-            (kept if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr)
+            (muon if name in orthogonal else kept if plain else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay, "muon": False},
+        {"params": kept, "weight_decay": 0.0, "muon": False},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return MuonAdamW([*groups, {"params": muon, "weight_decay": settings.weight_decay, "muon": True}], settings.lr)
+
+
+def _matrices_of(model: nn.Module) -> set[str]:
+    """Names of the weights that map features to features: not the outputs, whose rows have nothing to do with each
+    other, and not what is only a few rows or columns."""
+    layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    return {
+        f"{name}.weight"
+        for name, layer in model.named_modules()
+        if isinstance(layer, layers)
+        and name.rsplit(".", 1)[-1] not in _OUTPUTS
+        and min(layer.weight.flatten(1).shape) >= _SMALLEST_SIDE
+    }
 
 
 class WeightAverage:

@@ -6,6 +6,7 @@ from rs4d_core.errors import RecipeError
 from rs4d_core.models.config import SIZE_DIVISOR
 
 PRECISIONS = ("auto", "32", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 
 
 def check(good: bool, message: str) -> None:
@@ -32,6 +33,8 @@ class Optimization:
         weight_decay: on weight matrices only.
         ema_decay: of the averaged weights that are evaluated and written; 0 is no averaging.
         clip_norm: the gradients' largest norm.
+        optimizer: "adamw" or "muon", which learns more from as many images (`rs4d_core/runs/muon.py`); the same rates
+            do for both.
         precision: "32", "bf16" (autocast), or "auto": whichever multiplies matrices faster on this machine.
         seed: of the first weights, the order of the data and every random draw.
     """
@@ -45,6 +48,7 @@ class Optimization:
     weight_decay: float = 0.05
     ema_decay: float = 0.998
     clip_norm: float = 10.0
+    optimizer: str = "adamw"
     precision: str = "auto"
     seed: int = 0
 
@@ -62,6 +66,10 @@ class Optimization:
             f"optimization.warmup_steps is {self.warmup_steps}: give 0 to steps ({self.steps})",
         )
         check(0 <= self.ema_decay < 1, f"optimization.ema_decay is {self.ema_decay}: give 0 or more, less than 1")
+        check(
+            self.optimizer in OPTIMIZERS,
+            f'optimization.optimizer is "{self.optimizer}": take one of {", ".join(OPTIMIZERS)}',
+        )
         check(
             self.precision in PRECISIONS,
             f'optimization.precision is "{self.precision}": take one of {", ".join(PRECISIONS)}',

@@ -23,13 +23,15 @@ from rs4d_core.models.segmenter import Segmenter
 CLASSES = ("ship", "vehicle")
 
 
-def small_config(head: str = "box", stem_channels: tuple[int, ...] = (8, 8, 8), dim: int = 32) -> SegmenterConfig:
+def small_config(
+    head: str = "box", stem_channels: tuple[int, ...] = (8, 8, 8), dim: int = 32, top_down: bool = False
+) -> SegmenterConfig:
     """A tenth of a million parameters, all parts of the real thing."""
     return SegmenterConfig(
         preset="test",
         classes=CLASSES,
         encoder=EncoderConfig(dim, inner_dim=32, depth=2, state_dim=4, dt_rank=4, stem_channels=stem_channels),
-        neck=NeckConfig(aggregator_channels=8, channels=32),
+        neck=NeckConfig(aggregator_channels=8, channels=32, top_down=top_down),
         rpn=RPNConfig((4.0, 8.0), proposals=50, pre_nms=50),
         box_head=BoxHeadConfig(hidden=64),
         mask_head=MaskHeadConfig(channels=32, convs=2),

@@ -212,6 +212,17 @@ def test_a_card_that_claims_a_giant_is_refused_at_once(tmp_path):
         load_model(path)
 
 
+def test_a_neck_that_gets_a_top_down_path_starts_as_what_it_was(tmp_path):
+    path, without = tmp_path / "model.safetensors", make_segmenter()
+    save_model(path, without, make_card())
+    other = Segmenter(small_config(top_down=True)).eval()
+    load_weights_that_fit(path, other)
+    images = 128 + 50 * torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        levels, before = (each.neck(each.encoder(each.normalise(images))) for each in (other, without))
+    torch.testing.assert_close(levels, before)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -66,6 +66,7 @@ def test_the_shipped_recipe_survives_being_written_as_run(tmp_path):
         ("optimization.batch=two", "optimization.batch is 'two': it must be of type int"),
         ("optimization.image_size=100", "give a multiple of 32"),
         ("optimization.precision=16", "optimization.precision"),
+        ("optimization.optimizer=muom", 'optimization.optimizer is "muom": take one of adamw, muon'),
         ("model.preset=tinny", 'model.preset is "tinny": take one of'),
         ("datasets.squares.name=all", 'a data set is named "all"'),
         ("evaluation.every=0", "give 1 step or more"),

@@ -53,9 +53,9 @@ def test_mixer_equals_two_full_passes(length):
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(), (8, 8, 8)]))
-def test_any_multiple_of_32_has_maps_at_every_stride(rows, columns, stem_channels):
-    model = segmenter(stem_channels=stem_channels).eval()
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(), (8, 8, 8)]), st.booleans())
+def test_any_multiple_of_32_has_maps_at_every_stride(rows, columns, stem_channels, top_down):
+    model = segmenter(stem_channels=stem_channels, top_down=top_down).eval()
     height, width = 32 * rows, 32 * columns
     with torch.no_grad():
         encoded = model.encoder(torch.randn(2, 3, height, width))
@@ -186,17 +186,19 @@ def test_losses_are_finite_without_masks(head, truth):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("top_down", [False, True])
 @pytest.mark.parametrize("head", HEADS)
-def test_one_image_with_and_one_without_instances_train_all_parts(head):
-    model = segmenter(head)
+def test_one_image_with_and_one_without_instances_train_all_parts(head, top_down):
+    model = segmenter(head, top_down=top_down)
     losses = model.losses(
         128 + 50 * torch.randn(2, 3, SIDE, SIDE), [target([(10, 10, 50, 50)], SIDE), target([], SIDE)]
     )
     assert all(loss > 0 for loss in losses.values())
     sum(losses.values()).backward()
     untouched = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    # The encoder's last norm makes the map that only the prompt head reads.
-    assert untouched == (set() if head == "prompt" else {"encoder.norm.weight", "encoder.norm.bias"})
+    # The encoder's last norm makes the map that only the prompt head and a neck with a top-down path read.
+    read = head == "prompt" or top_down
+    assert untouched == (set() if read else {"encoder.norm.weight", "encoder.norm.bias"})
 
 
 def test_background_teaches_nothing_about_a_class_that_is_not_annotated():
