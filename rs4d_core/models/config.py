@@ -67,7 +67,7 @@ class NeckConfig:
         channels: width of every pyramid level.
         blocks: the blocks that are summed, from 0, rising; empty for every second one from 1 to the last.
         top_down: whether the pyramid also reads the last block at its full width, and refines its levels from coarse to
-            fine. Not the paper's: small objects need it where the encoder is small.
+            fine. Not the paper's.
     """
 
     aggregator_channels: int

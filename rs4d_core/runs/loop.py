@@ -165,7 +165,7 @@ class TrainingRun(ABC):
         values = {**self._mean({"loss": total, **losses}), "grad_norm": float(norm)}
         # Gradients are the same in every process, and these are means over all: all skip the same steps.
         if _finite(values):
-            with self._fabric.autocast():
+            with self._fabric.autocast():  # Muon multiplies matrices
                 self._stepper.step()
             self._average.update(self._model, state.step)
             state.skipped_in_a_row = 0

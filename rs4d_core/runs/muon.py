@@ -5,9 +5,6 @@ torch's own takes matrices alone. Here most weights are convolutions, whose kern
 output channel.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,18 +17,17 @@ _UPDATE_RMS = 0.2
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """Groups of parameters with `"muon": True` by Muon, the others by AdamW."""
-
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
-        super().__init__(groups, lr=lr)
+    """Groups of parameters with `"muon": True` by Muon, those with `"muon": False` by AdamW."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Muon's products of matrices are computed as the autocast around it says."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["muon"]]
-        super().step()
-        self.param_groups = groups
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
         for group in groups:
             if group["muon"]:
                 for parameter in group["params"]:

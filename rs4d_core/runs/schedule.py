@@ -39,7 +39,7 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Ada
     ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
-    return MuonAdamW([*groups, {"params": muon, "weight_decay": settings.weight_decay, "muon": True}], settings.lr)
+    return MuonAdamW([*groups, {"params": muon, "weight_decay": settings.weight_decay, "muon": True}], lr=settings.lr)
 
 
 def _matrices_of(model: nn.Module) -> set[str]:
