@@ -99,9 +99,15 @@ class ClusterWindows:
                 if fetch is None and not tasks:
                     return
                 if fetch is None:
-                    self._finished.wait(_POLL_S)
+                    came = self._finished.wait(_POLL_S)
                     self._finished.clear()
-                elif wait_for([fetch], _POLL_S).done:
+                else:
+                    came = bool(wait_for([fetch], _POLL_S).done)
+                if not came and job.status == "error":
+                    # Results that were finished are lost with their worker, and what they were made of cannot be made
+                    # again: Dask tells the client nothing of them, however long it waits.
+                    raise self._failure(job.exception())
+                if fetch is not None and came:
                     results = self._result(fetch)
                     fetch = self._fetch(fetcher, tasks)  # goes on while these are merged
                     for seconds, notes, shown in results:
