@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def kill(cluster, count: int) -> list[int]:
     """SIGKILL for some of its worker processes, which Dask starts anew."""
     pids = [nanny.pid for nanny in cluster.client.cluster.workers.values() if nanny.pid is not None][:count]
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # dead already, which its nanny has not noticed yet
+            os.kill(pid, signal.SIGKILL)
     return pids
 
 
