@@ -90,18 +90,22 @@ class RPNConfig:
 
     Attributes:
         anchor_scales: anchor side on a level, in units of the level's stride.
-        proposals: how many boxes an image are handed to the heads.
-        pre_nms: how many of each level, at most, enter the non-maximum suppression.
+        proposals: how many boxes an image are handed to the heads, whatever they show.
+        class_proposals: how many more of each class: a crowd of one class would else leave no place for the others.
+        pre_nms: how many of each level, at most, enter the non-maximum suppression, whatever they show.
         nms_iou: overlap above which the lower-scored of a level's boxes is dropped.
     """
 
     anchor_scales: tuple[float, ...]
     proposals: int = 1000
+    class_proposals: int = 0
     pre_nms: int = 1000
     nms_iou: float = 0.7
 
     def __post_init__(self) -> None:
         _require_positive(self, "proposals", "pre_nms", most=MOST_REGIONS)
+        if self.class_proposals != 0:
+            _require_positive(self, "class_proposals", most=MOST_REGIONS)
         _require_share(self, "nms_iou")
         known = all(0 < scale <= LARGEST_ANCHOR_SCALE for scale in self.anchor_scales)
         if not (known and 1 <= len(self.anchor_scales) <= MOST_ANCHOR_SCALES):
@@ -171,6 +175,8 @@ class SegmenterConfig:
         max_instances: most instances a predicted image.
         nms_iou: overlap above which the lower-scored box of a class is dropped.
         min_score: score under which nothing is predicted at all.
+        mask_scores: whether an instance's score also counts how sure its mask is: times the root of
+            `MaskPatch.certainty`. The scores of the public models are those of the class alone.
     """
 
     preset: str
@@ -185,6 +191,7 @@ class SegmenterConfig:
     max_instances: int = 100
     nms_iou: float = 0.5
     min_score: float = 0.05
+    mask_scores: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_instances", most=MOST_REGIONS)
@@ -195,7 +202,14 @@ class SegmenterConfig:
             raise OptionError(f"classes must be names of one line, up to {LONGEST_NAME} characters, not {wrong!r:.100}")
         if not 1 <= len(set(self.classes)) == len(self.classes) <= MOST_CLASSES:
             raise OptionError(f"classes must be 1 to {MOST_CLASSES} different names, not {self.classes!r:.200}")
+        if len(self.classes) * self.rpn.class_proposals > MOST_REGIONS:
+            raise OptionError(
+                f"rpn.class_proposals of {len(self.classes)} classes must be at most {MOST_REGIONS} together, not "
+                f"{self.rpn.class_proposals} each"
+            )
         _require_share(self, "nms_iou", "min_score")
+        if type(self.mask_scores) is not bool:
+            raise OptionError(f"mask_scores must be true or false, not {self.mask_scores!r:.100}")
         if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
         if self.neck.blocks and self.neck.blocks[-1] >= self.encoder.depth:
@@ -303,11 +317,12 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     # its two scales interleave over the five levels to sides of 8, 16, 23, 32, 45, 64, 90, 128, 181 and 362 pixels.
     scales = (2.0, 4 * 2**0.5) if name == "tiny" else (4.0, 8.0) if head == "prompt" else (8.0,)
     # A CPU pays for every region: tiny has fewer, and less alike ones, so that they still reach each object of a crowd.
-    rpn = RPNConfig(scales, proposals=800, nms_iou=0.6) if name == "tiny" else RPNConfig(scales)
-    most = 300 if name == "tiny" else 100
+    rpn = RPNConfig(scales, proposals=800, class_proposals=40, nms_iou=0.6) if name == "tiny" else RPNConfig(scales)
     parts = dict(_PRESETS[name])
-    if name != "tiny":
+    if name == "tiny":
+        parts |= {"max_instances": 300, "mask_scores": True}
+    else:
         # The public necks leave out the last odd block (box) or block 0 (prompt): 11 of base's 24 are summed.
         blocks = public_blocks(parts["encoder"].depth // 2 - 1, head)
         parts["neck"] = dataclasses.replace(parts["neck"], blocks=blocks)
-    return SegmenterConfig(preset=name, classes=tuple(classes), rpn=rpn, head=head, max_instances=most, **parts)
+    return SegmenterConfig(preset=name, classes=tuple(classes), rpn=rpn, head=head, **parts)

@@ -1,5 +1,7 @@
 """Region proposals."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +25,16 @@ _NEGATIVES = 5.0
 # some of those are instances that nobody has labelled.
 _HARD_SHARE, _HARD_POOL = 0.5, 8
 _POSITIVE_IOU, _NEGATIVE_IOU = 0.7, 0.3
+# So many anchors of a level, for each that a class may propose: many of the best lie around one object.
+_CLASS_CANDIDATES = 2
+
+
+class _Candidates(NamedTuple):
+    """Anchors `(B, N)`: what each is worth, which of its level's anchors it is, and whom it may suppress."""
+
+    scores: Tensor
+    at: Tensor
+    group: Tensor
 
 
 class RPN(nn.Module):
@@ -61,10 +73,11 @@ class RPN(nn.Module):
     def proposals(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], height: int, width: int
     ) -> list[Tensor]:
-        """The best boxes `(P, 4)` of each image, at most `config.proposals` each, best first."""
-        best = [self._best(level_logits.amax(2)) for level_logits in logits]
+        """The boxes `(P, 4)` of each image that are handed on: at most `config.proposals`, best first, then at most
+        `config.class_proposals` of each class."""
+        best = [self._best(level.amax(2), level.mT, number) for number, level in enumerate(logits)]
         of_best = [
-            values.gather(1, at[..., None].expand(-1, -1, 4)) for values, (_, at) in zip(deltas, best, strict=True)
+            values.gather(1, at.at[..., None].expand(-1, -1, 4)) for values, at in zip(deltas, best, strict=True)
         ]
         return self._boxes(levels, best, torch.cat(of_best, 1), height, width)
 
@@ -79,47 +92,64 @@ class RPN(nn.Module):
         layers = (self.rpn_cls.weight, self.rpn_cls.bias, self.rpn_own.weight, self.rpn_own.bias)
         weight, bias = self._joint.of(layers, _joint)
         best, pixels = [], []
-        for level in levels:
+        for number, level in enumerate(levels):
             hidden = F.relu(self.rpn_conv(level), inplace=True)
-            logits = F.conv2d(hidden, weight, bias)
-            scores, chosen = self._best(best_class(_pixels(logits), anchors), times)
+            logits = _pixels(F.conv2d(hidden, weight, bias))
+            chosen = self._best(best_class(logits, anchors), _by_class(logits, anchors), number, times)
             image = torch.arange(len(level), device=level.device)[:, None]
-            best.append((scores, chosen))
-            pixels.append(_pixels(hidden)[image, chosen // anchors])
+            best.append(chosen)
+            pixels.append(_pixels(hidden)[image, chosen.at // anchors])
         deltas = F.linear(torch.cat(pixels, 1), self.rpn_reg.weight.flatten(1), self.rpn_reg.bias).float()
-        anchor = torch.cat([chosen % anchors for _, chosen in best], 1)[..., None, None].expand(-1, -1, 1, 4)
+        anchor = torch.cat([chosen.at % anchors for chosen in best], 1)[..., None, None].expand(-1, -1, 1, 4)
         deltas = deltas.unflatten(2, (anchors, 4)).gather(2, anchor).squeeze(2)
         return self._boxes(levels, best, deltas, height, width, times)
 
-    def _best(self, objectness: Tensor, times: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Of `objectness (B, M)` the values and indices `(B, N)` of those that go on."""
-        return objectness.topk(min(round(times * self.config.pre_nms), objectness.shape[1]))
+    def _best(self, best: Tensor, own: Tensor, level: int, times: float = 1.0) -> _Candidates:
+        """The anchors of a level that go on, by what each is worth `(B, M)`, and to each class `(B, K, M)`."""
+        anchors = best.shape[1]
+        scores, at = best.topk(min(round(times * self.config.pre_nms), anchors))
+        found = [_Candidates(scores, at, torch.full_like(at, level))]
+        if self.config.class_proposals:
+            count = min(round(times * _CLASS_CANDIDATES * self.config.class_proposals), anchors)
+            scores, at = own.topk(count, dim=2)
+            group = len(STRIDES) + torch.arange(self.classes, device=at.device)[:, None]
+            found.append(_Candidates(*(values.flatten(1) for values in (scores, at, group.expand_as(at)))))
+        return _Candidates(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
 
     def _boxes(
         self,
         levels: list[Tensor],
-        best: list[tuple[Tensor, Tensor]],
+        best: list[_Candidates],
         deltas: Tensor,
         height: int,
         width: int,
         times: float = 1.0,
     ) -> list[Tensor]:
         """The proposals of each image, from each level's `_best` and the deltas `(B, N, 4)` of those of all levels."""
-        scores, chosen = (torch.cat(values, 1) for values in zip(*best, strict=True))
-        sizes = torch.tensor([len(at[0]) for _, at in best], device=chosen.device)
-        level, widths, strides = (
+        scores, chosen, groups = (torch.cat(values, 1) for values in zip(*best, strict=True))
+        sizes = torch.tensor([candidates.at.shape[1] for candidates in best], device=chosen.device)
+        widths, strides = (
             torch.tensor(values, device=chosen.device).repeat_interleave(sizes)
-            for values in (range(len(levels)), [level.shape[3] for level in levels], STRIDES)
+            for values in ([level.shape[3] for level in levels], STRIDES)
         )
         anchors = anchors_at(chosen, widths, strides, self.config.anchor_scales)
         boxes = box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width)
-        most = round(times * self.config.proposals)
-        return [self._suppress(*image, level, most) for image in zip(boxes, scores, strict=True)]
+        return [self._suppress(*image, times) for image in zip(boxes, scores, groups, strict=True)]
 
-    def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, most: int) -> Tensor:
+    def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, times: float) -> Tensor:
+        """Of one image's candidates the proposals. Groups are levels; then, of all levels, classes."""
         large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
-        boxes_xyxy, scores, groups = boxes_xyxy[large], scores[large], groups[large]
-        return boxes_xyxy[batched_nms(boxes_xyxy, scores, groups, self.config.nms_iou, most)]
+        of_class = groups >= len(STRIDES)
+        of_any, of_one = (
+            (boxes_xyxy[wanted], scores[wanted], groups[wanted]) for wanted in (large & ~of_class, large & of_class)
+        )
+        iou, most = self.config.nms_iou, round(times * self.config.class_proposals)
+        found = [of_any[0][batched_nms(*of_any, iou, round(times * self.config.proposals))]]
+        if most:
+            kept = batched_nms(*of_one, iou)
+            group = of_one[2][kept] - len(STRIDES)
+            found += [of_one[0][kept[group == label][:most]] for label in range(self.classes)]
+        return torch.cat(found)
 
     def losses(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]
@@ -178,6 +208,12 @@ def _joint(common: Tensor, common_bias: Tensor, own: Tensor, own_bias: Tensor) -
     anchors = len(common_bias)
     own, own_bias = (values.unflatten(0, (anchors, -1)).transpose(0, 1).flatten(0, 1) for values in (own, own_bias))
     return torch.cat([common, own]), torch.cat([common_bias, own_bias])
+
+
+def _by_class(logits: Tensor, anchors: int) -> Tensor:
+    """Of `_joint`'s logits `(B, P, (1 + K) * A)` those of each class's anchors `(B, K, P * A)`, float32."""
+    common, own = logits.float().split([anchors, logits.shape[2] - anchors], dim=2)
+    return (common[:, None] + own.unflatten(2, (-1, anchors)).transpose(1, 2)).flatten(2)
 
 
 def _pixels(maps: Tensor) -> Tensor:

@@ -163,8 +163,21 @@ class Segmenter(nn.Module):
         instances = []
         for boxes, score, labels in kept:
             mine, patches = patches[: len(labels)], patches[len(labels) :]
-            instances.append(Instances(boxes.cpu(), score.cpu(), labels.cpu(), mine))
+            found = Instances(boxes.cpu(), score.cpu(), labels.cpu(), mine)
+            instances.append(self._by_masks(found, least_scores) if self.config.mask_scores else found)
         return instances
+
+    def _by_masks(self, found: Instances, least_scores: Tensor | None) -> Instances:
+        """The instances with scores that count their masks too, in their new order, without those now too low."""
+        certainty = torch.tensor([patch.certainty for patch in found.masks])
+        scores = found.scores * certainty.sqrt()
+        wanted = scores > self.config.min_score
+        if least_scores is not None:
+            wanted &= scores >= least_scores.cpu()[found.labels]
+        order = scores.argsort(descending=True, stable=True)
+        order = order[wanted[order]]
+        masks = [found.masks[index] for index in order.tolist()]
+        return Instances(found.boxes_xyxy[order], scores[order], found.labels[order], masks)
 
     @torch.inference_mode()
     def encode(self, image: Tensor) -> Encoded:

@@ -1,6 +1,8 @@
 """The segmenter: its mixer's identity, its shapes, what its losses teach, and that it learns."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch.nn import functional as F
 from rs4d_core.errors import OptionError
 from rs4d_core.evaluation.paste import paste_mask
 from rs4d_core.models import boxes
+from rs4d_core.models.anchors import pyramid_anchors
 from rs4d_core.models.config import PRESETS, PromptHeadConfig, SegmenterConfig, preset
+from rs4d_core.models.instances import Instances, MaskPatch
 from rs4d_core.models.layers import Upsample2x
 from rs4d_core.models.mask_head import mask_targets
 from rs4d_core.models.mixer import CONV_KERNEL, BidirectionalMixer
@@ -26,9 +30,11 @@ HEADS = ("box", "prompt")
 SIDE = 96
 
 
-def segmenter(head: str = "box", **config) -> Segmenter:
+def segmenter(head: str = "box", mask_scores: bool = False, class_proposals: int = 0, **config) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(small_config(head, **config))
+    small = small_config(head, **config)
+    rpn = replace(small.rpn, class_proposals=class_proposals)
+    return Segmenter(replace(small, rpn=rpn, mask_scores=mask_scores))
 
 
 def mamba(mixer: BidirectionalMixer, x: torch.Tensor) -> torch.Tensor:
@@ -77,9 +83,9 @@ def test_images_of_changing_size_are_encoded_as_if_each_were_the_first():
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(HEADS), st.integers(0, 99))
-def test_predictions_are_well_formed(rows, columns, head, seed):
-    model = segmenter(head).eval()
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(HEADS), st.booleans(), st.integers(0, 99))
+def test_predictions_are_well_formed(rows, columns, head, tiny, seed):
+    model = segmenter(head, mask_scores=tiny, class_proposals=3 * tiny).eval()
     height, width = 32 * rows, 32 * columns
     torch.manual_seed(seed)
     found = model.predict(255 * torch.rand(2, 3, height, width))
@@ -102,9 +108,10 @@ def test_predictions_are_well_formed(rows, columns, head, seed):
             assert 0 <= patch.probabilities.min() <= patch.probabilities.max() <= 1
 
 
+@pytest.mark.parametrize("class_proposals", [0, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_predicting_proposes_what_training_proposes(dtype):
-    model = segmenter()
+def test_predicting_proposes_what_training_proposes(dtype, class_proposals):
+    model = segmenter(class_proposals=class_proposals)
     with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
         levels = model.neck(model.encoder(model.normalise(255 * torch.rand(2, 3, 96, 160))))
         trained = model.rpn.proposals(levels, *model.rpn(levels), 96, 160)
@@ -113,6 +120,27 @@ def test_predicting_proposes_what_training_proposes(dtype):
         assert len(first) > 10
         # The product of the best anchors alone adds its terms in another order, and bfloat16 rounds to 2^-9.
         torch.testing.assert_close(second, first, rtol=0, atol=1e-3 if dtype == torch.float32 else 0.3)
+
+
+def test_a_crowd_of_one_class_leaves_places_for_the_others():
+    model = segmenter(class_proposals=5)
+    levels = [torch.zeros(1, 32, max(256 // stride, 1), max(256 // stride, 1)) for stride in STRIDES]
+    with torch.no_grad():
+        logits, deltas = model.rpn(levels)
+    for level in logits:
+        level[0, :, 0], level[0, :, 1] = torch.linspace(1, 0, level.shape[1]), -9.0  # best in the first rows,
+    lone = 2 * logits[1].shape[1] // 3  # far from which one anchor sees the other class.
+    logits[1][0, lone, 1] = -1.0
+    box = pyramid_anchors(levels, model.rpn.config.anchor_scales)[1][lone]
+
+    def proposed() -> torch.Tensor:
+        (found,) = model.rpn.proposals(levels, logits, [torch.zeros_like(level) for level in deltas], 256, 256)
+        return found
+
+    assert boxes.iou(proposed(), box[None]).max() > 0.99
+    assert model.rpn.config.proposals < len(proposed()) <= model.rpn.config.proposals + 5 * len(CLASSES)
+    model.rpn.config = replace(model.rpn.config, class_proposals=0)
+    assert boxes.iou(proposed(), box[None]).max() < 0.5
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
@@ -137,8 +165,31 @@ def test_heads_say_the_same_while_predicting_and_while_training(dtype, error):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head):
-    model = segmenter(head).eval()
+def test_scores_of_masks_are_those_of_classes_times_the_root_of_how_sure_the_masks_are(head):
+    images = 255 * torch.rand(1, 3, 96, 128)
+    (plain,) = segmenter(head).eval().predict(images)
+    certainty = torch.tensor([patch.certainty for patch in plain.masks])
+    for patch, value in zip(plain.masks, certainty, strict=True):
+        sure = patch.probabilities[patch.probabilities > 0.5]
+        assert value == (pytest.approx(sure.mean()) if len(sure) else 0.5)
+    expected = plain.scores * certainty.sqrt()
+    model = segmenter(head, mask_scores=True).eval()
+    model.config = replace(model.config, min_score=expected.median().item())
+    (counted,) = model.predict(images)
+    torch.testing.assert_close(counted.scores, expected[expected > model.config.min_score].sort(descending=True).values)
+    assert 0 < len(counted) < len(plain)
+    of_box = {tuple(box): (label, patch.certainty) for box, label, patch in told(plain)}
+    assert all(of_box[tuple(box)] == (label, patch.certainty) for box, label, patch in told(counted))
+
+
+def told(instances: Instances) -> Iterator[tuple[list[float], int, MaskPatch]]:
+    return zip(instances.boxes_xyxy.tolist(), instances.labels.tolist(), instances.masks, strict=True)
+
+
+@pytest.mark.parametrize("mask_scores", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head, mask_scores):
+    model = segmenter(head, mask_scores=mask_scores).eval()
     images = 255 * torch.rand(1, 3, 96, 128)
     (everything,) = model.predict(images)
     least = torch.tensor([everything.scores.quantile(0.3).item(), math.inf], dtype=torch.float64)
