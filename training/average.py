@@ -18,6 +18,7 @@ import torch
 from rs4d_core.errors import OptionError
 from rs4d_core.models.card import join_training_data
 from rs4d_core.models.checkpoint import load_model, save_weights
+from rs4d_core.models.config import RPNConfig, SegmenterConfig
 from rs4d_core.runs.command import exit_status
 
 
@@ -37,7 +38,7 @@ def _run() -> int:
     if not 0 <= arguments.share <= 1:
         raise OptionError(f"--share is {arguments.share:g}: give 0 to 1")
     first, second = load_model(arguments.first, "cpu"), load_model(arguments.second, "cpu")
-    if first.card.config != second.card.config:
+    if _architecture(first.card.config) != _architecture(second.card.config):
         raise OptionError(
             f"{arguments.first} and {arguments.second} differ in architecture or classes: only models that come from "
             "one another can be averaged"
@@ -52,6 +53,19 @@ def _run() -> int:
     save_weights(arguments.output, weights, card, torch.float16)  # half precision, as training writes its models
     print(arguments.output)
     return 0
+
+
+def _architecture(config: SegmenterConfig) -> SegmenterConfig:
+    """The configuration, with any one choice of what the weights do not depend on: what is proposed, kept and told."""
+    return dataclasses.replace(
+        config,
+        preset="any",
+        rpn=RPNConfig(config.rpn.anchor_scales),
+        max_instances=1,
+        nms_iou=0.5,
+        min_score=0.5,
+        mask_scores=False,
+    )
 
 
 def main() -> int:

@@ -17,15 +17,19 @@ AVERAGE = Path(__file__).parents[2] / "training" / "average.py"
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two model files that differ in weights, data and figures."""
+    """Two model files that differ in weights, data, figures and in how many proposals they make."""
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     write_untrained_model(first)
     model = load_model(first, "cpu")
     own, other = ({"name": name, "licence": "none stated"} for name in ("own", "other"))
     save_model(first, model.segmenter, dataclasses.replace(model.card, training_data=(own, other)))
-    card = dataclasses.replace(model.card, name="second", training_data=(own,), metrics={"own": {"images": 1}})
+    config = model.card.config
+    config = dataclasses.replace(config, rpn=dataclasses.replace(config.rpn, class_proposals=3), mask_scores=True)
+    card = dataclasses.replace(
+        model.card, name="second", config=config, training_data=(own,), metrics={"own": {"images": 1}}
+    )
     torch.manual_seed(1)
-    save_model(second, Segmenter(model.card.config), card)
+    save_model(second, Segmenter(config), card)
     return first, second
 
 
@@ -43,6 +47,7 @@ def test_an_average_lies_between_the_two_and_claims_no_figures(pair, tmp_path):
         if weight.is_floating_point():
             torch.testing.assert_close(found[name], torch.lerp(weight, others[name], 0.25), rtol=1e-3, atol=1e-4)
     assert average.card.name == "second"
+    assert average.card.config == second.card.config
     assert [entry["name"] for entry in average.card.training_data] == ["own", "other"]
     assert average.card.metrics == {}, "what was measured on another model"
 
