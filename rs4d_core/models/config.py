@@ -91,7 +91,7 @@ class RPNConfig:
     Attributes:
         anchor_scales: anchor side on a level, in units of the level's stride.
         proposals: how many boxes an image are handed to the heads, whatever they show.
-        class_proposals: how many more of each class: a crowd of one class would else leave no place for the others.
+        class_proposals: how many of each class are handed on too: a crowd of another would else leave them no place.
         pre_nms: how many of each level, at most, enter the non-maximum suppression, whatever they show.
         nms_iou: overlap above which the lower-scored of a level's boxes is dropped.
     """

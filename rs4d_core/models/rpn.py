@@ -14,6 +14,7 @@ from rs4d_core.models.instances import Target
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.prepared import Prepared
 from rs4d_core.ops.best_class import best_class
+from rs4d_core.ops.best_overlap import best_overlap
 from rs4d_core.ops.nms import batched_nms
 
 _SAMPLES = 256
@@ -73,9 +74,13 @@ class RPN(nn.Module):
     def proposals(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], height: int, width: int
     ) -> list[Tensor]:
-        """The boxes `(P, 4)` of each image that are handed on: at most `config.proposals`, best first, then at most
-        `config.class_proposals` of each class."""
-        best = [self._best(level.amax(2), level.mT, number) for number, level in enumerate(logits)]
+        """The boxes `(P, 4)` of each image that are handed on.
+
+        At most `config.proposals`, best first; then those of the best `config.class_proposals` of each class that are
+        not among them.
+        """
+        each = bool(self.config.class_proposals)
+        best = [self._best(level.amax(2), level.mT if each else None, number) for number, level in enumerate(logits)]
         of_best = [
             values.gather(1, at.at[..., None].expand(-1, -1, 4)) for values, at in zip(deltas, best, strict=True)
         ]
@@ -95,7 +100,8 @@ class RPN(nn.Module):
         for number, level in enumerate(levels):
             hidden = F.relu(self.rpn_conv(level), inplace=True)
             logits = _pixels(F.conv2d(hidden, weight, bias))
-            chosen = self._best(best_class(logits, anchors), _by_class(logits, anchors), number, times)
+            of_class = _by_class(logits, anchors) if self.config.class_proposals else None
+            chosen = self._best(best_class(logits, anchors), of_class, number, times)
             image = torch.arange(len(level), device=level.device)[:, None]
             best.append(chosen)
             pixels.append(_pixels(hidden)[image, chosen.at // anchors])
@@ -104,14 +110,14 @@ class RPN(nn.Module):
         deltas = deltas.unflatten(2, (anchors, 4)).gather(2, anchor).squeeze(2)
         return self._boxes(levels, best, deltas, height, width, times)
 
-    def _best(self, best: Tensor, own: Tensor, level: int, times: float = 1.0) -> _Candidates:
+    def _best(self, best: Tensor, of_class: Tensor | None, level: int, times: float = 1.0) -> _Candidates:
         """The anchors of a level that go on, by what each is worth `(B, M)`, and to each class `(B, K, M)`."""
         anchors = best.shape[1]
         scores, at = best.topk(min(round(times * self.config.pre_nms), anchors))
         found = [_Candidates(scores, at, torch.full_like(at, level))]
-        if self.config.class_proposals:
+        if of_class is not None:
             count = min(round(times * _CLASS_CANDIDATES * self.config.class_proposals), anchors)
-            scores, at = own.topk(count, dim=2)
+            scores, at = of_class.topk(count, dim=2)
             group = len(STRIDES) + torch.arange(self.classes, device=at.device)[:, None]
             found.append(_Candidates(*(values.flatten(1) for values in (scores, at, group.expand_as(at)))))
         return _Candidates(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
@@ -144,12 +150,13 @@ class RPN(nn.Module):
             (boxes_xyxy[wanted], scores[wanted], groups[wanted]) for wanted in (large & ~of_class, large & of_class)
         )
         iou, most = self.config.nms_iou, round(times * self.config.class_proposals)
-        found = [of_any[0][batched_nms(*of_any, iou, round(times * self.config.proposals))]]
-        if most:
-            kept = batched_nms(*of_one, iou)
-            group = of_one[2][kept] - len(STRIDES)
-            found += [of_one[0][kept[group == label][:most]] for label in range(self.classes)]
-        return torch.cat(found)
+        found = of_any[0][batched_nms(*of_any, iou, round(times * self.config.proposals))]
+        if not most or not len(found):
+            return found
+        kept = batched_nms(*of_one, iou)
+        group = of_one[2][kept] - len(STRIDES)
+        more = of_one[0][torch.cat([kept[group == label][:most] for label in range(self.classes)])]
+        return torch.cat([found, more[best_overlap(more, found)[0] <= iou]])  # nearly all are there already
 
     def losses(
         self, levels: list[Tensor], logits: list[Tensor], deltas: list[Tensor], targets: list[Target]
