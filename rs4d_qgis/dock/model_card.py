@@ -81,8 +81,13 @@ def _percents(values: dict) -> list[str]:
 def _training_data(sets) -> str:
     if not sets:
         return f"<p>{escape(tr('The card does not name the training data.'))}</p>"
-    rows = [[escape(str(one.get("name", ""))), escape(str(one.get("licence", "")))] for one in sets]
+    rows = [[escape(_origin(one)), escape(str(one.get("licence", "")))] for one in sets]
     return f"<h4>{escape(tr('Trained on'))}</h4>{_table([tr('Data set'), tr('Licence')], rows)}"
+
+
+def _origin(data: dict) -> str:
+    name = str(data.get("name", ""))
+    return tr("{name}, by way of {model}").format(name=name, model=data["via"]) if data.get("via") else name
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

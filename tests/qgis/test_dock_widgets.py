@@ -45,7 +45,10 @@ CARD = {
     "window_px": 384,
     "overlap_px": 96,
     "bands": ["red", "green", "blue"],
-    "training_data": [{"name": "harbours", "licence": "CC BY 4.0 <where stated>"}],
+    "training_data": [
+        {"name": "harbours", "licence": "CC BY 4.0 <where stated>"},
+        {"name": "roofs", "licence": "not told", "via": "older-model"},
+    ],
     "metrics": {
         "harbours": {
             "images": 40,
@@ -347,6 +350,7 @@ def test_the_card_tells_classes_accuracy_and_licences():
     assert "63 %" in page
     assert "25.0 %" in page
     assert "CC BY 4.0 &lt;where stated&gt;" in page
+    assert "roofs, by way of older-model" in page
     assert "not measured" in page  # buildings
     assert "has not been measured" in card_html({**MODELS[0], "card": {**CARD, "metrics": {}}})
 
