@@ -6,7 +6,7 @@
 # DATA holds nwpu_vhr10/, buildings/china/, buildings/khokana/, airplanes/hrplanes/ and ships/optical/, each with its
 # images and one COCO file. It takes some fourteen hours of one core with fast bfloat16; two share the work with
 # --set running.devices=2 --set running.threads=1. Stopped (Ctrl-C) and started again, it goes on where it was. The model
-# is runs/tiny-9/final.safetensors. docs/models.md tells what each run brought.
+# is runs/tiny-9-averaged.safetensors. docs/models.md tells what each run brought.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 [ $# -ge 1 ] || { sed -n '2,/^set/{/^set/d;s/^# \?//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -20,6 +20,13 @@ run() {
   [ -e "runs/tiny-$1/final.safetensors" ] ||
     "$python" "$root/training/finetune.py" "$root/training/recipes/$2.toml" --data "$data" --name "tiny-$1" \
       "${@:3}" "${for_all[@]}"
+}
+
+# average BEFORE AFTER: runs/tiny-AFTER-averaged.safetensors
+average() {
+  [ -e "runs/tiny-$2-averaged.safetensors" ] ||
+    "$python" "$root/training/average.py" "runs/tiny-$1/final.safetensors" "runs/tiny-$2/final.safetensors" \
+      --share 0.75 -o "runs/tiny-$2-averaged.safetensors"
 }
 
 # What there is, as it is; then each class as often as any other. Crops of 384 px.
@@ -39,7 +46,7 @@ run 4 tiny-grow --set model.start=runs/tiny-3/final.safetensors --set optimizati
   --set datasets.china.weight=0.24 --set datasets.hrplanes.weight=0.09 --set datasets.ships.weight=0.04
 run 5 tiny-grow
 
-# Finer pixels. Run 6 unlearns some of what run 5 knew, and their average gets it back.
+# Finer pixels. Each run unlearns some of what the one before knew, and their average gets it back.
 weights=(
   --set datasets.synthetic.weight=0.25 --set datasets.nwpu.weight=0.24 --set datasets.china.weight=0.22
   --set datasets.khokana.weight=0.12 --set datasets.ships.weight=0.06
@@ -47,11 +54,12 @@ weights=(
 run 6 tiny --set model.start=runs/tiny-5/final.safetensors --set optimization.optimizer=adamw \
   --set optimization.lr=9e-4 --set optimization.steps=4200 --set optimization.warmup_steps=100 \
   --set optimization.seed=7 "${weights[@]}"
-averaged=runs/tiny-6-averaged.safetensors
-[ -e "$averaged" ] ||
-  "$python" "$root/training/average.py" runs/tiny-5/final.safetensors runs/tiny-6/final.safetensors --share 0.75 \
-    -o "$averaged"
+average 5 6
 
 # By Muon. (Run 7 brought nothing, and is not among them.)
-run 8 tiny --set model.start="$averaged" --set optimization.seed=9 "${weights[@]}"
+run 8 tiny --set model.start=runs/tiny-6-averaged.safetensors --set optimization.seed=9 "${weights[@]}"
 run 9 tiny
+average 8 9
+
+"$python" "$root/training/evaluate.py" --model runs/tiny-9-averaged.safetensors --data "$data" --card \
+  --recipe "$root/training/recipes/tiny.toml"
