@@ -63,12 +63,15 @@ def answered(dock, seconds=60):
 
 
 def buildings(layer):
-    """The buildings that lie wholly in the scene, the largest first."""
+    """The buildings of one part that lie wholly in the scene, the largest first."""
     extent = layer.extent()
-    inside = [
-        f for f in layer.getFeatures() if f["class"] == "building" and extent.contains(f.geometry().boundingBox())
+    buildings = [feature for feature in layer.getFeatures() if feature["class"] == "building"]
+    whole = [
+        feature
+        for feature in buildings
+        if feature.geometry().constGet().partCount() == 1 and extent.contains(feature.geometry().boundingBox())
     ]
-    return sorted(inside, key=lambda feature: -feature.geometry().area())
+    return sorted(whole, key=lambda feature: -feature.geometry().area())
 
 
 def around(feature, metres=2.0):
