@@ -98,7 +98,10 @@ under which a result leaves an instance out.</p>
 <table class="words">
 <thead><tr><th>trained on</th><th>licence</th></tr></thead>
 {%- for data in card.training_data %}
-<tr><td>{{ data.name }}{% if data.via %}, by way of {{ data.via }}{% endif %}</td><td>{{ data.licence }}</td></tr>
+<tr>
+<td>{{ data.get("name", "-") }}{% if "via" in data %}, by way of {{ data.via }}{% endif %}</td>
+<td>{{ data.get("licence", "-") }}</td>
+</tr>
 {%- endfor %}
 </table>
 {%- endif %}
