@@ -82,7 +82,8 @@ class RPN(nn.Module):
         each = bool(self.config.class_proposals)
         best = [self._best(level.amax(2), level.mT if each else None, number) for number, level in enumerate(logits)]
         of_best = [
-            values.gather(1, at.at[..., None].expand(-1, -1, 4)) for values, at in zip(deltas, best, strict=True)
+            values.gather(1, chosen.at[..., None].expand(-1, -1, 4))
+            for values, chosen in zip(deltas, best, strict=True)
         ]
         return self._boxes(levels, best, torch.cat(of_best, 1), height, width)
 
