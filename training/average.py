@@ -65,6 +65,7 @@ def _architecture(config: SegmenterConfig) -> SegmenterConfig:
         nms_iou=0.5,
         min_score=0.5,
         mask_scores=False,
+        second_look=False,
     )
 
 

@@ -177,6 +177,8 @@ class SegmenterConfig:
         min_score: score under which nothing is predicted at all.
         mask_scores: whether an instance's score also counts how sure its mask is: times the root of
             `MaskPatch.certainty`. The scores of the public models are those of the class alone.
+        second_look: whether the box branch looks once more where it has put a box, and has learned to: the box is the
+            second look's, the score the geometric mean of both. The public models look once.
     """
 
     preset: str
@@ -192,6 +194,7 @@ class SegmenterConfig:
     nms_iou: float = 0.5
     min_score: float = 0.05
     mask_scores: bool = False
+    second_look: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_instances", most=MOST_REGIONS)
@@ -208,8 +211,10 @@ class SegmenterConfig:
                 f"{self.rpn.class_proposals} each"
             )
         _require_share(self, "nms_iou", "min_score")
-        if type(self.mask_scores) is not bool:
-            raise OptionError(f"mask_scores must be true or false, not {self.mask_scores!r:.100}")
+        for name in ("mask_scores", "second_look"):
+            value = getattr(self, name)
+            if type(value) is not bool:
+                raise OptionError(f"{name} must be true or false, not {value!r:.100}")
         if self.head not in HEADS:
             raise OptionError(f"head must be 'box' or 'prompt', not {self.head!r}")
         if self.neck.blocks and self.neck.blocks[-1] >= self.encoder.depth:
@@ -320,7 +325,7 @@ def preset(name: str, classes: tuple[str, ...], head: Head = "box") -> Segmenter
     rpn = RPNConfig(scales, proposals=800, class_proposals=40, nms_iou=0.6) if name == "tiny" else RPNConfig(scales)
     parts = dict(_PRESETS[name])
     if name == "tiny":
-        parts |= {"max_instances": 300, "mask_scores": True}
+        parts |= {"max_instances": 300, "mask_scores": True, "second_look": True}
     else:
         # The public necks leave out the last odd block (box) or block 0 (prompt): 11 of base's 24 are summed.
         blocks = public_blocks(parts["encoder"].depth // 2 - 1, head)

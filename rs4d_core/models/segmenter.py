@@ -88,6 +88,8 @@ class Segmenter(nn.Module):
         losses = self.rpn.losses(levels, logits, deltas, targets)
 
         proposals = self.rpn.proposals(levels, logits, deltas, height, width)
+        if self.config.second_look:
+            proposals = self._with_second_look(levels, proposals, height, width)
         regions, labels, truth, truth_xyxy, annotated = self._sample_regions(proposals, targets)
         class_logits, box_deltas = self.box_head(levels, regions)
         losses |= self.box_head.losses(class_logits, box_deltas, regions, labels, truth_xyxy, annotated)
@@ -95,6 +97,31 @@ class Segmenter(nn.Module):
         positive = torch.nonzero(labels < len(self.config.classes)).squeeze(1)
         losses |= self.mask_head.losses(encoded, levels, regions[positive], labels[positive], truth[positive], targets)
         return losses
+
+    def _look(self, levels: list[Tensor], regions: Regions, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """What the box branch says of K regions of images of this size: scores `(K, classes)` and the boxes
+        `(K, classes, 4)` of instances of each class."""
+        of_padded = self.box_head(levels, regions.padded(_REGIONS_MULTIPLE))
+        logits, deltas = (values[: len(regions)] for values in of_padded)
+        boxes_xyxy = box_ops.clip(self.box_head.decode(deltas, regions), height, width)
+        return logits.softmax(1)[:, :-1], boxes_xyxy
+
+    def _worth_a_second_look(self, regions: Regions, scores: Tensor, boxes_xyxy: Tensor) -> tuple[Regions, Tensor]:
+        """Of K regions those with something in them, where the box of their best class lies; and their indices."""
+        best, label = scores.max(1)
+        chosen = torch.nonzero(best > self.config.min_score).squeeze(1)
+        return Regions(boxes_xyxy[chosen, label[chosen]], regions.batch_index[chosen]), chosen
+
+    @torch.no_grad()
+    def _with_second_look(
+        self, levels: list[Tensor], proposals: list[Tensor], height: int, width: int
+    ) -> list[Tensor]:
+        """Each image's proposals, and behind them what a second look will see: the head has to learn from both."""
+        regions = Regions.of_images(proposals)
+        again, _ = self._worth_a_second_look(regions, *self._look(levels, regions, height, width))
+        return [
+            torch.cat([found, again.boxes_xyxy[again.batch_index == image]]) for image, found in enumerate(proposals)
+        ]
 
     @torch.no_grad()
     def _sample_regions(
@@ -150,10 +177,11 @@ class Segmenter(nn.Module):
         levels = self.neck(encoded)
         times = 1.0 if usual_area_px is None else max(height * width / usual_area_px, 1.0)
         regions = Regions.of_images(self.rpn.propose(levels, height, width, times))
-        of_padded = self.box_head(levels, regions.padded(_REGIONS_MULTIPLE))
-        class_logits, box_deltas = (values[: len(regions)] for values in of_padded)
-        scores = class_logits.softmax(1)[:, :-1]
-        boxes_xyxy = box_ops.clip(self.box_head.decode(box_deltas, regions), height, width)
+        scores, boxes_xyxy = self._look(levels, regions, height, width)
+        if self.config.second_look:
+            regions, chosen = self._worth_a_second_look(regions, scores, boxes_xyxy)
+            again, boxes_xyxy = self._look(levels, regions, height, width)
+            scores = (scores[chosen] * again).sqrt()
         kept = [
             self._select(boxes_xyxy[mine], scores[mine], least_scores, round(times * self.config.max_instances))
             for mine in (regions.batch_index == image for image in range(len(images)))

@@ -24,7 +24,8 @@ def pair(tmp_path):
     own, other = ({"name": name, "licence": "none stated"} for name in ("own", "other"))
     save_model(first, model.segmenter, dataclasses.replace(model.card, training_data=(own, other)))
     config = model.card.config
-    config = dataclasses.replace(config, rpn=dataclasses.replace(config.rpn, class_proposals=3), mask_scores=True)
+    rpn = dataclasses.replace(config.rpn, class_proposals=3)
+    config = dataclasses.replace(config, rpn=rpn, mask_scores=True, second_look=True)
     card = dataclasses.replace(
         model.card, name="second", config=config, training_data=(own,), metrics={"own": {"images": 1}}
     )

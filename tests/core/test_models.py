@@ -30,11 +30,13 @@ HEADS = ("box", "prompt")
 SIDE = 96
 
 
-def segmenter(head: str = "box", mask_scores: bool = False, class_proposals: int = 0, **config) -> Segmenter:
+def segmenter(
+    head: str = "box", mask_scores: bool = False, second_look: bool = False, class_proposals: int = 0, **config
+) -> Segmenter:
     torch.manual_seed(0)
     small = small_config(head, **config)
     rpn = replace(small.rpn, class_proposals=class_proposals)
-    return Segmenter(replace(small, rpn=rpn, mask_scores=mask_scores))
+    return Segmenter(replace(small, rpn=rpn, mask_scores=mask_scores, second_look=second_look))
 
 
 def mamba(mixer: BidirectionalMixer, x: torch.Tensor) -> torch.Tensor:
@@ -85,7 +87,7 @@ def test_images_of_changing_size_are_encoded_as_if_each_were_the_first():
 @settings(max_examples=6, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(HEADS), st.booleans(), st.integers(0, 99))
 def test_predictions_are_well_formed(rows, columns, head, tiny, seed):
-    model = segmenter(head, mask_scores=tiny, class_proposals=3 * tiny).eval()
+    model = segmenter(head, mask_scores=tiny, second_look=tiny, class_proposals=3 * tiny).eval()
     height, width = 32 * rows, 32 * columns
     torch.manual_seed(seed)
     found = model.predict(255 * torch.rand(2, 3, height, width))
@@ -186,10 +188,47 @@ def told(instances: Instances) -> Iterator[tuple[list[float], int, MaskPatch]]:
     return zip(instances.boxes_xyxy.tolist(), instances.labels.tolist(), instances.masks, strict=True)
 
 
+def moves_to_the_right(model: Segmenter, share: float) -> None:
+    """Make each look move a box by this share of its width, and tell one class as likely as the other."""
+    head = model.box_head
+    with torch.no_grad():
+        head.fc_reg.weight.zero_()
+        head.fc_reg.bias.view(-1, 4).copy_(torch.tensor([share / boxes.BOX_HEAD_STD[0], 0, 0, 0]))
+        head.fc_cls.weight.zero_()
+        head.fc_cls.bias.copy_(torch.tensor([0.0, 0.0, -9.0]))
+
+
+def test_a_second_look_begins_where_the_first_put_the_box():
+    model = segmenter(second_look=True).eval()
+    model.config = replace(model.config, nms_iou=1.0, max_instances=1000)  # all that is found, as it is found
+    moves_to_the_right(model, 0.05)
+    images = 255 * torch.rand(1, 3, 96, 128)
+    (twice,) = model.predict(images)
+    model.config = replace(model.config, second_look=False)
+    (once,) = model.predict(images)
+    width = once.boxes_xyxy[:, 2] - once.boxes_xyxy[:, 0]
+    moved = once.boxes_xyxy + 0.05 * width[:, None] * torch.tensor([1.0, 0, 1, 0])
+    torch.testing.assert_close(twice.boxes_xyxy, boxes.clip(moved, 96, 128), rtol=0, atol=1e-3)
+    torch.testing.assert_close(twice.scores, once.scores)
+
+
+def test_scores_are_the_geometric_mean_of_both_looks():
+    model = segmenter(second_look=True).eval()
+    with torch.no_grad():
+        model.box_head.fc_reg.weight.zero_()  # boxes stay where they are: both looks see the same
+    images = 255 * torch.rand(1, 3, 96, 128)
+    (twice,) = model.predict(images)
+    model.config = replace(model.config, second_look=False)
+    (once,) = model.predict(images)
+    torch.testing.assert_close(twice.boxes_xyxy, once.boxes_xyxy)
+    torch.testing.assert_close(twice.scores, once.scores)
+
+
 @pytest.mark.parametrize("mask_scores", [False, True])
+@pytest.mark.parametrize("second_look", [False, True])
 @pytest.mark.parametrize("head", HEADS)
-def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head, mask_scores):
-    model = segmenter(head, mask_scores=mask_scores).eval()
+def test_what_scores_too_little_for_its_class_is_left_out_and_changes_nothing_else(head, second_look, mask_scores):
+    model = segmenter(head, mask_scores=mask_scores, second_look=second_look).eval()
     images = 255 * torch.rand(1, 3, 96, 128)
     (everything,) = model.predict(images)
     least = torch.tensor([everything.scores.quantile(0.3).item(), math.inf], dtype=torch.float64)
@@ -237,10 +276,10 @@ def test_losses_are_finite_without_masks(head, truth):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("tiny", [False, True])
 @pytest.mark.parametrize("head", HEADS)
-def test_one_image_with_and_one_without_instances_train_all_parts(head, top_down):
-    model = segmenter(head, top_down=top_down)
+def test_one_image_with_and_one_without_instances_train_all_parts(head, tiny):
+    model = segmenter(head, second_look=tiny, top_down=tiny)
     losses = model.losses(
         128 + 50 * torch.randn(2, 3, SIDE, SIDE), [target([(10, 10, 50, 50)], SIDE), target([], SIDE)]
     )
@@ -248,7 +287,7 @@ def test_one_image_with_and_one_without_instances_train_all_parts(head, top_down
     sum(losses.values()).backward()
     untouched = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     # The encoder's last norm makes the map that only the prompt head and a neck with a top-down path read.
-    read = head == "prompt" or top_down
+    read = head == "prompt" or tiny
     assert untouched == (set() if read else {"encoder.norm.weight", "encoder.norm.bias"})
 
 
@@ -263,6 +302,24 @@ def test_background_teaches_nothing_about_a_class_that_is_not_annotated():
     assert annotated > 0
     assert other == 0
     assert background < 0
+
+
+def test_the_box_branch_learns_from_what_its_second_look_sees(monkeypatch):
+    model, images = segmenter(second_look=True), 128 + 50 * torch.randn(1, 3, SIDE, SIDE)
+    moves_to_the_right(model, 0.05)
+    learn, learned_from = model.box_head.losses, []
+    monkeypatch.setattr(model.box_head, "losses", lambda *given: learned_from.append(given[2]) or learn(*given))
+    model.losses(images, [target([(10, 10, 50, 50)], SIDE)])
+    with torch.no_grad():
+        levels = model.neck(model.encoder(model.normalise(images)))
+        (proposed,) = model.rpn.proposals(levels, *model.rpn(levels), SIDE, SIDE)
+    width = proposed[:, 2] - proposed[:, 0]
+    seen_again = boxes.clip(proposed + 0.05 * width[:, None] * torch.tensor([1.0, 0, 1, 0]), SIDE, SIDE)
+    known = torch.cat([torch.tensor([[10.0, 10, 50, 50]]), proposed, seen_again])
+    exact = "donot_use_mm_for_euclid_dist"
+    nearest = torch.cdist(learned_from[0].boxes_xyxy, known, compute_mode=exact).min(1)
+    assert nearest.values.max() < 1e-3
+    assert (nearest.indices > len(proposed)).sum() > 10 < (nearest.indices <= len(proposed)).sum()
 
 
 def test_half_of_the_background_that_proposals_learn_from_looks_most_like_instances():
@@ -287,12 +344,13 @@ def test_crowd_regions_are_no_background():
     assert sum(losses.values()) == 0
 
 
+@pytest.mark.parametrize("second_look", [False, True])
 @pytest.mark.parametrize("head", HEADS)
-def test_it_learns_one_image_by_heart(head):
+def test_it_learns_one_image_by_heart(head, second_look):
     torch.manual_seed(0)
     truth = target([(12, 16, 44, 36), (56, 50, 80, 88)], SIDE, labels=[0, 1])
     images = picture(truth)[None]
-    model = segmenter(head)
+    model = segmenter(head, second_look=second_look)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=100)
     for _ in range(100):
