@@ -13,6 +13,7 @@ from rs4d_core.models.config import RPNConfig
 from rs4d_core.models.instances import Target
 from rs4d_core.models.neck import STRIDES
 from rs4d_core.models.prepared import Prepared
+from rs4d_core.ops.best_anchors import best_anchors
 from rs4d_core.ops.best_class import best_class
 from rs4d_core.ops.best_overlap import best_overlap
 from rs4d_core.ops.nms import batched_nms
@@ -79,8 +80,10 @@ class RPN(nn.Module):
         At most `config.proposals`, best first; then those of the best `config.class_proposals` of each class that are
         not among them.
         """
-        each = bool(self.config.class_proposals)
-        best = [self._best(level.amax(2), level.mT if each else None, number) for number, level in enumerate(logits)]
+        best = []
+        for number, level in enumerate(logits):
+            count = min(self._of_each_class(), level.shape[1])
+            best.append(self._best(level.amax(2), level.mT.topk(count, dim=2) if count else None, number))
         of_best = [
             values.gather(1, chosen.at[..., None].expand(-1, -1, 4))
             for values, chosen in zip(deltas, best, strict=True)
@@ -101,7 +104,8 @@ class RPN(nn.Module):
         for number, level in enumerate(levels):
             hidden = F.relu(self.rpn_conv(level), inplace=True)
             logits = _pixels(F.conv2d(hidden, weight, bias))
-            of_class = _by_class(logits, anchors) if self.config.class_proposals else None
+            count = self._of_each_class(times)
+            of_class = best_anchors(logits, anchors, count) if count else None
             chosen = self._best(best_class(logits, anchors), of_class, number, times)
             image = torch.arange(len(level), device=level.device)[:, None]
             best.append(chosen)
@@ -111,14 +115,20 @@ class RPN(nn.Module):
         deltas = deltas.unflatten(2, (anchors, 4)).gather(2, anchor).squeeze(2)
         return self._boxes(levels, best, deltas, height, width, times)
 
-    def _best(self, best: Tensor, of_class: Tensor | None, level: int, times: float = 1.0) -> _Candidates:
-        """The anchors of a level that go on, by what each is worth `(B, M)`, and to each class `(B, K, M)`."""
+    def _of_each_class(self, times: float = 1.0) -> int:
+        """How many anchors of a level go on for the sake of each class."""
+        return round(times * _CLASS_CANDIDATES * self.config.class_proposals)
+
+    def _best(
+        self, best: Tensor, of_class: tuple[Tensor, Tensor] | None, level: int, times: float = 1.0
+    ) -> _Candidates:
+        """The anchors of a level that go on, by what each is worth `(B, M)`; and those of each class `(B, K, n)`: what
+        they are worth to it, and which they are."""
         anchors = best.shape[1]
         scores, at = best.topk(min(round(times * self.config.pre_nms), anchors))
         found = [_Candidates(scores, at, torch.full_like(at, level))]
         if of_class is not None:
-            count = min(round(times * _CLASS_CANDIDATES * self.config.class_proposals), anchors)
-            scores, at = of_class.topk(count, dim=2)
+            scores, at = of_class
             group = len(STRIDES) + torch.arange(self.classes, device=at.device)[:, None]
             found.append(_Candidates(*(values.flatten(1) for values in (scores, at, group.expand_as(at)))))
         return _Candidates(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
@@ -216,12 +226,6 @@ def _joint(common: Tensor, common_bias: Tensor, own: Tensor, own_bias: Tensor) -
     anchors = len(common_bias)
     own, own_bias = (values.unflatten(0, (anchors, -1)).transpose(0, 1).flatten(0, 1) for values in (own, own_bias))
     return torch.cat([common, own]), torch.cat([common_bias, own_bias])
-
-
-def _by_class(logits: Tensor, anchors: int) -> Tensor:
-    """Of `_joint`'s logits `(B, P, (1 + K) * A)` those of each class's anchors `(B, K, P * A)`, float32."""
-    common, own = logits.float().split([anchors, logits.shape[2] - anchors], dim=2)
-    return (common[:, None] + own.unflatten(2, (-1, anchors)).transpose(1, 2)).flatten(2)
 
 
 def _pixels(maps: Tensor) -> Tensor:

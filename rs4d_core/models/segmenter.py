@@ -113,9 +113,7 @@ class Segmenter(nn.Module):
         return Regions(boxes_xyxy[chosen, label[chosen]], regions.batch_index[chosen]), chosen
 
     @torch.no_grad()
-    def _with_second_look(
-        self, levels: list[Tensor], proposals: list[Tensor], height: int, width: int
-    ) -> list[Tensor]:
+    def _with_second_look(self, levels: list[Tensor], proposals: list[Tensor], height: int, width: int) -> list[Tensor]:
         """Each image's proposals, and behind them what a second look will see: the head has to learn from both."""
         regions = Regions.of_images(proposals)
         again, _ = self._worth_a_second_look(regions, *self._look(levels, regions, height, width))
