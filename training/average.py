@@ -56,7 +56,7 @@ def _run() -> int:
 
 
 def _architecture(config: SegmenterConfig) -> SegmenterConfig:
-    """The configuration, with any one choice of what the weights do not depend on: what is proposed, kept and told."""
+    """The configuration, with any one choice of what changes no weight's shape: what is proposed, kept and told."""
     return dataclasses.replace(
         config,
         preset="any",

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rs4d_core.errors import DatasetError
+from rs4d_core.errors import DatasetError, RecipeError
 from rs4d_core.finetuning.data import CocoSource, RunData, load_batches, open_data
 from rs4d_core.finetuning.measuring import (
     build_card,
@@ -26,7 +26,7 @@ from rs4d_core.finetuning.recipe import Recipe
 from rs4d_core.interruption import Interruption
 from rs4d_core.models.card import read_card
 from rs4d_core.models.checkpoint import load_weights_that_fit, save_model
-from rs4d_core.models.config import preset
+from rs4d_core.models.config import SegmenterConfig, preset
 from rs4d_core.models.encoder_file import load_encoder_weights
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.segmenter import Segmenter
@@ -67,6 +67,7 @@ class _State(Counters):
     metrics: dict[str, Any] = field(default_factory=dict)
     origins: list[dict[str, str]] = field(default_factory=list)
     data: str = ""
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 class _Losses(nn.Module):
@@ -88,7 +89,7 @@ def train(recipe: Recipe, data_root: Path, folder: Path) -> TrainingResult:
 
     Raises:
         BusyError: another run is at work in the folder.
-        RecipeError: the folder holds a run of another recipe.
+        RecipeError: the folder holds a run of another recipe, or of a model that the preset no longer makes.
         CheckpointError: the last checkpoint is damaged.
         DatasetError: the data is missing or broken, or is not what the run began with.
         ModelFileError: the model file to start from is missing or damaged.
@@ -108,10 +109,17 @@ def _train(recipe: Recipe, data_root: Path, folder: Path, resumed_from: Path | N
     # After what the input may lack: it is told once, as there are no other processes yet. Which heads a batch trains
     # depends on what it shows.
     fabric, precision = open_fabric(recipe.running, recipe.optimization, folder, unused_parameters=True)
-    run = _Run(fabric, recipe, folder, segmenter, data, _State(origins=origins, data=_digest(data)))
+    state = _State(origins=origins, data=_digest(data), model=config.to_json())
+    run = _Run(fabric, recipe, folder, segmenter, data, state)
     if resumed_from is not None:
         run.restore(resumed_from)
-        if run.state.data not in ("", _digest(data)):  # older checkpoints do not tell
+        # Older checkpoints tell neither what the model was nor what the data was.
+        if run.state.model and SegmenterConfig.from_json(run.state.model) != config:
+            raise RecipeError(
+                f"the run in {folder} began as another model than preset {recipe.model.preset!r} makes in this version "
+                "of rs4d: finish it with the version that it began with, or give another --name"
+            )
+        if run.state.data not in ("", _digest(data)):
             raise DatasetError(
                 f"the images or annotations are others than those that the run in {folder} began with: put these back, "
                 "or give another --name"

@@ -17,6 +17,11 @@ def area(boxes_xyxy: Tensor) -> Tensor:
     return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
 
 
+def visible(boxes_xyxy: Tensor) -> Tensor:
+    """Whether each of `(N, 4)` boxes is a pixel wide and high, or more: `(N,)` bool; False where a number is none."""
+    return ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
+
+
 def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Areas `(N, M)` of the pairwise intersections of `(N, 4)` and `(M, 4)` boxes."""
     width = torch.minimum(a_xyxy[:, None, 2], b_xyxy[None, :, 2])

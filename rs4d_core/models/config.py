@@ -174,10 +174,10 @@ class SegmenterConfig:
         head: "box" for Mask R-CNN's mask head, "prompt" for SAM's mask decoder.
         max_instances: most instances a predicted image.
         nms_iou: overlap above which the lower-scored box of a class is dropped.
-        min_score: score under which nothing is predicted at all.
+        min_score: score under which nothing is predicted at all, nor looked at a second time.
         mask_scores: whether an instance's score also counts how sure its mask is: times the root of
             `MaskPatch.certainty`. The scores of the public models are those of the class alone.
-        second_look: whether the box branch looks once more where it has put a box, and has learned to: the box is the
+        second_look: whether the box branch looks once more where it has put a box, in training too: the box is the
             second look's, the score the geometric mean of both. The public models look once.
     """
 

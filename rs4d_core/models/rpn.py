@@ -80,10 +80,10 @@ class RPN(nn.Module):
         At most `config.proposals`, best first; then those of the best `config.class_proposals` of each class that are
         not among them.
         """
-        best = []
+        best, count = [], self._of_each_class()
         for number, level in enumerate(logits):
-            count = min(self._of_each_class(), level.shape[1])
-            best.append(self._best(level.amax(2), level.mT.topk(count, dim=2) if count else None, number))
+            of_class = level.mT.topk(min(count, level.shape[1]), dim=2) if count else None
+            best.append(self._best(level.amax(2), of_class, number))
         of_best = [
             values.gather(1, chosen.at[..., None].expand(-1, -1, 4))
             for values, chosen in zip(deltas, best, strict=True)
@@ -100,11 +100,10 @@ class RPN(nn.Module):
         anchors = anchor_count(self.config.anchor_scales)
         layers = (self.rpn_cls.weight, self.rpn_cls.bias, self.rpn_own.weight, self.rpn_own.bias)
         weight, bias = self._joint.of(layers, _joint)
-        best, pixels = [], []
+        best, pixels, count = [], [], self._of_each_class(times)
         for number, level in enumerate(levels):
             hidden = F.relu(self.rpn_conv(level), inplace=True)
             logits = _pixels(F.conv2d(hidden, weight, bias))
-            count = self._of_each_class(times)
             of_class = best_anchors(logits, anchors, count) if count else None
             chosen = self._best(best_class(logits, anchors), of_class, number, times)
             image = torch.arange(len(level), device=level.device)[:, None]
@@ -122,8 +121,8 @@ class RPN(nn.Module):
     def _best(
         self, best: Tensor, of_class: tuple[Tensor, Tensor] | None, level: int, times: float = 1.0
     ) -> _Candidates:
-        """The anchors of a level that go on, by what each is worth `(B, M)`; and those of each class `(B, K, n)`: what
-        they are worth to it, and which they are."""
+        """The anchors of a level that go on: of what each is worth `(B, M)` the best; and those of each class, what
+        they are worth to it and which they are, both `(B, K, n)`; None where classes do not propose."""
         anchors = best.shape[1]
         scores, at = best.topk(min(round(times * self.config.pre_nms), anchors))
         found = [_Candidates(scores, at, torch.full_like(at, level))]
@@ -155,10 +154,10 @@ class RPN(nn.Module):
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, times: float) -> Tensor:
         """Of one image's candidates the proposals. Groups are levels; then, of all levels, classes."""
-        large = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) >= 1).all(1)
+        visible = box_ops.visible(boxes_xyxy)
         of_class = groups >= len(STRIDES)
         of_any, of_one = (
-            (boxes_xyxy[wanted], scores[wanted], groups[wanted]) for wanted in (large & ~of_class, large & of_class)
+            (boxes_xyxy[wanted], scores[wanted], groups[wanted]) for wanted in (visible & ~of_class, visible & of_class)
         )
         iou, most = self.config.nms_iou, round(times * self.config.class_proposals)
         found = of_any[0][batched_nms(*of_any, iou, round(times * self.config.proposals))]

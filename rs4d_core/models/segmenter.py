@@ -87,10 +87,10 @@ class Segmenter(nn.Module):
         logits, deltas = self.rpn(levels)
         losses = self.rpn.losses(levels, logits, deltas, targets)
 
-        proposals = self.rpn.proposals(levels, logits, deltas, height, width)
+        candidates = self.rpn.proposals(levels, logits, deltas, height, width)
         if self.config.second_look:
-            proposals = self._with_second_look(levels, proposals, height, width)
-        regions, labels, truth, truth_xyxy, annotated = self._sample_regions(proposals, targets)
+            candidates = self._with_second_look(levels, candidates, height, width)
+        regions, labels, truth, truth_xyxy, annotated = self._sample_regions(candidates, targets)
         class_logits, box_deltas = self.box_head(levels, regions)
         losses |= self.box_head.losses(class_logits, box_deltas, regions, labels, truth_xyxy, annotated)
 
@@ -106,19 +106,29 @@ class Segmenter(nn.Module):
         boxes_xyxy = box_ops.clip(self.box_head.decode(deltas, regions), height, width)
         return logits.softmax(1)[:, :-1], boxes_xyxy
 
-    def _worth_a_second_look(self, regions: Regions, scores: Tensor, boxes_xyxy: Tensor) -> tuple[Regions, Tensor]:
-        """Of K regions those with something in them, where the box of their best class lies; and their indices."""
-        best, label = scores.max(1)
-        chosen = torch.nonzero(best > self.config.min_score).squeeze(1)
-        return Regions(boxes_xyxy[chosen, label[chosen]], regions.batch_index[chosen]), chosen
+    def _to_look_at_again(self, regions: Regions, scores: Tensor, boxes_xyxy: Tensor) -> tuple[Regions, Tensor]:
+        """What a second look sees of K regions, and the indices `(M,)` of those of which it sees anything: the boxes of
+        their best class, where that is likely enough.
+
+        Args:
+            regions: as the first look saw them.
+            scores: `(K, classes)`, the first look's.
+            boxes_xyxy: `(K, classes, 4)`, the first look's.
+        """
+        score, label = scores.max(1)
+        best_xyxy = boxes_xyxy[torch.arange(len(label), device=label.device), label]
+        chosen = torch.nonzero((score > self.config.min_score) & box_ops.visible(best_xyxy)).squeeze(1)
+        return Regions(best_xyxy[chosen], regions.batch_index[chosen]), chosen
 
     @torch.no_grad()
     def _with_second_look(self, levels: list[Tensor], proposals: list[Tensor], height: int, width: int) -> list[Tensor]:
-        """Each image's proposals, and behind them what a second look will see: the head has to learn from both."""
-        regions = Regions.of_images(proposals)
-        again, _ = self._worth_a_second_look(regions, *self._look(levels, regions, height, width))
+        """Each image's proposals `(P, 4)`, and behind them what a second look sees: the head learns from both."""
+        first = Regions.of_images(proposals)
+        second, _ = self._to_look_at_again(first, *self._look(levels, first, height, width))
+        # Some versions of torch keep weights that autocast has rounded here, and later ask these for their gradients.
+        torch.clear_autocast_cache()
         return [
-            torch.cat([found, again.boxes_xyxy[again.batch_index == image]]) for image, found in enumerate(proposals)
+            torch.cat([found, second.boxes_xyxy[second.batch_index == image]]) for image, found in enumerate(proposals)
         ]
 
     @torch.no_grad()
@@ -177,9 +187,9 @@ class Segmenter(nn.Module):
         regions = Regions.of_images(self.rpn.propose(levels, height, width, times))
         scores, boxes_xyxy = self._look(levels, regions, height, width)
         if self.config.second_look:
-            regions, chosen = self._worth_a_second_look(regions, scores, boxes_xyxy)
-            again, boxes_xyxy = self._look(levels, regions, height, width)
-            scores = (scores[chosen] * again).sqrt()
+            regions, chosen = self._to_look_at_again(regions, scores, boxes_xyxy)
+            second_scores, boxes_xyxy = self._look(levels, regions, height, width)
+            scores = (scores[chosen] * second_scores).sqrt()
         kept = [
             self._select(boxes_xyxy[mine], scores[mine], least_scores, round(times * self.config.max_instances))
             for mine in (regions.batch_index == image for image in range(len(images)))
@@ -238,8 +248,8 @@ class Segmenter(nn.Module):
         """Of one image's boxes `(P, classes, 4)` and scores `(P, classes)`: the kept boxes, scores and labels."""
         region, label = torch.nonzero(scores > self.config.min_score, as_tuple=True)
         score, box = scores[region, label], boxes_xyxy[region, label]
-        large = ((box[:, 2:] - box[:, :2]) >= 1).all(1)
-        score, box, label = score[large], box[large], label[large]
+        visible = box_ops.visible(box)
+        score, box, label = score[visible], box[visible], label[visible]
         kept = batched_nms(box, score, label, self.config.nms_iou, most)
         if least_scores is not None:
             kept = kept[score[kept] >= least_scores.to(score.device)[label[kept]]]

@@ -24,4 +24,4 @@ def best_anchors(logits: Tensor, anchors: int, count: int) -> tuple[Tensor, Tens
         return best_anchors_numba(logits, anchors, count)
     common, own = logits.float().split([anchors, logits.shape[2] - anchors], dim=2)
     sums = (common[:, None] + own.unflatten(2, (-1, anchors)).transpose(1, 2)).flatten(2)
-    return tuple(sums.topk(min(count, sums.shape[2]), dim=2))
+    return sums.topk(min(count, sums.shape[2]), dim=2, sorted=False)

@@ -33,9 +33,9 @@ def _best(logits, sums, places, anchors, start, stop):
         heap, where = sums[task], places[task]
         place = 0
         for position in range(positions):
-            own = logits[image, position, (1 + label) * anchors :]
             for anchor in range(anchors):
-                value = number(logits[image, position, anchor]) + number(own[anchor])
+                own = number(logits[image, position, (1 + label) * anchors + anchor])
+                value = number(logits[image, position, anchor]) + own
                 if place < count:
                     heap[place], where[place] = value, place
                     if place + 1 == count:

@@ -18,7 +18,7 @@ def expected(logits, anchors, count):
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2), st.integers(1, 40), st.integers(1, 12), st.integers(1, 5), st.integers(1, 250),
-    st.sampled_from([torch.float32, torch.bfloat16]), st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.booleans(),
 )  # fmt: skip
 def test_no_other_anchor_is_worth_more(batch, positions, classes, anchors, count, dtype, many_alike):
     logits = torch.randn(batch, positions, (1 + classes) * anchors)

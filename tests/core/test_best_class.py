@@ -11,7 +11,7 @@ from rs4d_core.ops.best_class import best_class
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2), st.integers(1, 40), st.integers(1, 12), st.integers(1, 40),
-    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )  # fmt: skip
 def test_the_best_class_of_every_anchor_counts(batch, positions, classes, anchors, dtype):
     logits = torch.randn(batch, positions, (1 + classes) * anchors).to(dtype)

@@ -10,7 +10,8 @@ import pytest
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from small_runs import ROOT, metrics_of, start, write_finetuning
 
-from rs4d_core.errors import DatasetError
+from rs4d_core.errors import DatasetError, RecipeError
+from rs4d_core.finetuning import loop
 from rs4d_core.finetuning.data import open_data
 from rs4d_core.finetuning.loop import train
 from rs4d_core.finetuning.measuring import build_card, few_of, origins_of
@@ -132,6 +133,14 @@ def test_a_card_tells_what_the_encoder_learned_from():
     card = EncoderCard("pupil", preset("tiny", ("ship",)).encoder, "distilled from teacher", 64, ("a", "b"))
     via = {"licence": "not told", "via": "pupil, distilled from teacher"}
     assert origins_of(card) == [{"name": "a", **via}, {"name": "b", **via}]
+
+
+def test_a_run_that_began_as_another_model_is_not_gone_on_with(started, tmp_path, monkeypatch):
+    data, folder = started
+    shutil.copytree(folder, tmp_path / "run")
+    monkeypatch.setattr(loop, "preset", lambda *names: dataclasses.replace(preset(*names), second_look=False))
+    with pytest.raises(RecipeError, match="another model than preset 'tiny' makes"):
+        train(read_settings(Recipe, folder / "recipe.toml"), data, tmp_path / "run")
 
 
 def test_a_resumed_run_notices_that_its_data_has_changed(started, tmp_path):
