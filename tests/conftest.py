@@ -18,16 +18,18 @@ ENGINE = ROOT / ".venv" / "bin"
 _GENERATE = """
 import sys
 from pathlib import Path
-from rs4d_core.datasets.synthetic import generate_scene, write_scene
-write_scene(generate_scene(seed=2_000_000_002, width=640, height=512, resolution_m=0.5), Path(sys.argv[1]))
+from rs4d_core.datasets.synthetic import generate_scene, truth_features, write_scene
+scene = generate_scene(seed=2_000_000_002, width=640, height=512, resolution_m=0.5)
+truth_features(scene, write_scene(scene, Path(sys.argv[1]))).to_file(sys.argv[2])
 """
 
 
 @dataclass(frozen=True)
 class SegmentedScene:
-    """A generated scene, what the default model finds in it, doubtful things too, and what the command said of it."""
+    """A generated scene and its truth, what the default model finds, doubtful things too, and what the command said."""
 
     scene: Path
+    truth: Path
     layer: Path
     result: dict
 
@@ -52,9 +54,9 @@ def data_folder() -> Path:
 def segmented_scene(tmp_path_factory) -> SegmentedScene:
     """Made by the engine in a process of its own, as QGIS would have it made."""
     folder = tmp_path_factory.mktemp("segmented")
-    scene, layer = folder / "scene.tif", folder / "result.gpkg"
+    scene, truth, layer = (folder / name for name in ("scene.tif", "truth.gpkg", "result.gpkg"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PROJ_"))}
-    subprocess.run([ENGINE / "python", "-c", _GENERATE, scene], env=environment, check=True)
+    subprocess.run([ENGINE / "python", "-c", _GENERATE, scene, truth], env=environment, check=True)
     done = subprocess.run(
         # A low score, so that there is enough to work on whatever model comes along.
         [ENGINE / "rs4d", "segment", scene, "-o", layer, "--score", "0.4", "--json"],
@@ -63,4 +65,4 @@ def segmented_scene(tmp_path_factory) -> SegmentedScene:
         stdout=subprocess.PIPE,
         text=True,
     )
-    return SegmentedScene(scene, layer, json.loads(done.stdout))
+    return SegmentedScene(scene, truth, layer, json.loads(done.stdout))

@@ -12,7 +12,7 @@ from rs4d_core.models.config import PIXEL_MEAN, PIXEL_STD, SIZE_DIVISOR, Segment
 from rs4d_core.models.encoder import Encoder, EncoderOutput
 from rs4d_core.models.instances import Instances, Target
 from rs4d_core.models.mask_head import MaskHead
-from rs4d_core.models.neck import Neck
+from rs4d_core.models.neck import STRIDES, Neck
 from rs4d_core.models.prompt_head import PromptHead
 from rs4d_core.models.regions import Regions
 from rs4d_core.models.rpn import RPN
@@ -23,6 +23,8 @@ _SAMPLES = 256
 _POSITIVE_SHARE = 0.25
 _NEGATIVES = 3.0
 _REGION_IOU = 0.5
+# A box that somebody has drawn is loose where what it is around fills less than this of it.
+_LOOSE = 0.6
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Encoded:
 
     encoded: EncoderOutput
     levels: list[Tensor]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        height, width = self.levels[0].shape[2:]
+        return height * STRIDES[0], width * STRIDES[0]
 
     @property
     def nbytes(self) -> int:
@@ -231,16 +239,37 @@ class Segmenter(nn.Module):
             label: the class of all of them; None takes each one's best.
 
         Returns:
-            The boxes are those given: the box branch's own are no better once somebody has drawn one. Scores are those
-            of the class, however small: that there is something, says who drew the box.
+            The boxes are those given, or lie inside of them where these are drawn loosely (`_tightened`). Scores are
+            those of the class, however small: that there is something, says who drew the box.
         """
         drawn = boxes_xyxy.to(image.levels[0].device, torch.float32)
         regions = Regions.of_images([drawn])
-        scores = self.box_head(image.levels, regions)[0].softmax(1)[:, :-1]
+        scores, looked_xyxy = self._look(image.levels, regions, *image.size)
         labels = scores.argmax(1) if label is None else torch.full((len(drawn),), label, device=drawn.device)
+        if self.config.second_look:
+            regions = self._tightened(image, regions, looked_xyxy, labels)
         patches = self.mask_head.predict(image.encoded, image.levels, regions, labels)
         score = scores.gather(1, labels[:, None]).squeeze(1)
-        return Instances(drawn.cpu(), score.cpu(), labels.cpu(), patches)
+        return Instances(regions.boxes_xyxy.cpu(), score.cpu(), labels.cpu(), patches)
+
+    def _tightened(self, image: Encoded, drawn: Regions, looked_xyxy: Tensor, labels: Tensor) -> Regions:
+        """K drawn regions; in place of each that is far larger than what it is around, what two looks see inside of it.
+
+        A mask of 28 x 28 cells needs a box that fits. One drawn with care fits better than the box branch's own.
+
+        Args:
+            image: from `encode`.
+            drawn: the K regions.
+            looked_xyxy: `(K, classes, 4)`, where the first look puts the boxes.
+            labels: `(K,)`, the class of each.
+        """
+        each = torch.arange(len(labels), device=labels.device)
+        first = Regions(looked_xyxy[each, labels], drawn.batch_index)
+        second_xyxy = self._look(image.levels, first, *image.size)[1][each, labels]
+        corners, drawn_corners = second_xyxy.unflatten(1, (2, 2)), drawn.boxes_xyxy.unflatten(1, (2, 2))
+        inside = corners.clamp(drawn_corners[:, :1], drawn_corners[:, 1:]).flatten(1)
+        loose = box_ops.visible(inside) & (box_ops.area(inside) < _LOOSE * box_ops.area(drawn.boxes_xyxy))
+        return Regions(torch.where(loose[:, None], inside, drawn.boxes_xyxy), drawn.batch_index)
 
     def _select(
         self, boxes_xyxy: Tensor, scores: Tensor, least_scores: Tensor | None, most: int

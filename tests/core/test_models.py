@@ -238,6 +238,26 @@ def test_scores_are_the_geometric_mean_of_both_looks_and_boxes_the_second_one_s(
             assert (both[mine, label][same] - score).abs().min() < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        ((0, 0, math.log(0.7), math.log(0.8)), (57, 48.4, 81.5, 73.6)),  # far smaller: 0.7 x 0.7 and 0.8 x 0.8 of it
+        ((0, 0, -0.05, -0.05), (44, 41, 94, 81)),  # nearly as large: as drawn
+        ((0, 0, 0.5, 0.5), (44, 41, 94, 81)),  # larger: what is meant lies inside
+        ((0.5, 0, 0, 0), (44, 41, 94, 81)),  # beside it: not what is meant
+    ],
+)
+def test_a_drawn_box_is_tightened_only_where_it_is_loose(delta, expected):
+    model = segmenter(second_look=True).eval()
+    with torch.no_grad():
+        model.box_head.fc_reg.weight.zero_()
+        model.box_head.fc_reg.bias.copy_((torch.tensor(delta) / torch.tensor(boxes.BOX_HEAD_STD)).repeat(2))
+    image = model.encode(255 * torch.rand(1, 3, 96, 128))
+    found = model.outline(image, torch.tensor([[44.0, 41, 94, 81]]), 0)
+    torch.testing.assert_close(found.boxes_xyxy, torch.tensor([expected], dtype=torch.float32), rtol=0, atol=0.3)
+    assert found.masks[0].box_xyxy == pytest.approx(found.boxes_xyxy[0].tolist())
+
+
 def test_an_image_in_which_nothing_is_worth_a_second_look_is_no_error():
     model = segmenter(second_look=True).eval()
     picture = 255 * torch.rand(1, 3, 96, 96)

@@ -5,7 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from qgis.core import QgsPointXY
+from qgis.core import QgsPointXY, QgsVectorLayer
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel
@@ -115,6 +115,12 @@ def deletes_nothing(desk):
     report["list"] = widget(desk, "review_layer", QComboBox).currentText()
 
 
+def overlap(one, other):
+    """Intersection over union of two geometries."""
+    shared = one.intersection(other).area()
+    return shared / (one.area() + other.area() - shared)
+
+
 def corrects(desk):
     """Each edit on real objects, with pictures."""
     desk.load(os.environ["SCENE"], "scene")
@@ -126,8 +132,10 @@ def corrects(desk):
     said = widget(desk, "review_message", QLabel)
     first = state(layer)
 
-    # The building that the model is surest of, zoomed to.
-    big = max((f for f in layer.getFeatures() if f["class"] == "building"), key=lambda f: f["score"])
+    # The building that was found best, zoomed to.
+    there = [f.geometry() for f in QgsVectorLayer(os.environ["TRUTH"]).getFeatures() if f["class"] == "building"]
+    found = [f for f in layer.getFeatures() if f["class"] == "building"]
+    big = max(found, key=lambda f: max(overlap(f.geometry(), other) for other in there))
     review.desk.go(big.id())
     layer.selectByIds([big.id()])
     yield from settled(desk)
@@ -184,8 +192,7 @@ def corrects(desk):
     yield lambda: not review.edits.work.engine.busy
     report["box"] = [stack.count() - before, said.text()]
     (new,) = layer.selectedFeatures()
-    shared = new.geometry().intersection(big.geometry()).area()
-    report["iou"] = shared / (new.geometry().area() + big.geometry().area() - shared)
+    report["iou"] = overlap(new.geometry(), big.geometry())
     report["new"] = [new["class"], new["status"], bool(new["edited"]), new["area_m2"] > 0]
     yield from settled(desk)
     desk.shot("outlined")

@@ -14,7 +14,8 @@ def corrected(segmented_scene, tmp_path_factory):
     """What an analyst's corrections came to."""
     folder = tmp_path_factory.mktemp("edits")
     layer = shutil.copy(segmented_scene.layer, folder / "result.gpkg")
-    return play(folder, SCENARIOS, "corrects", SCENE=str(segmented_scene.scene), LAYER=str(layer))
+    scene, truth = str(segmented_scene.scene), str(segmented_scene.truth)
+    return play(folder, SCENARIOS, "corrects", SCENE=scene, LAYER=str(layer), TRUTH=truth)
 
 
 def test_each_correction_is_one_step_and_all_can_be_taken_back(corrected):
