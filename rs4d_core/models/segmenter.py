@@ -124,7 +124,7 @@ class Segmenter(nn.Module):
             boxes_xyxy: `(K, classes, 4)`, the first look's.
         """
         score, label = scores.max(1)
-        best_xyxy = boxes_xyxy[torch.arange(len(label), device=label.device), label]
+        best_xyxy = _of_label(boxes_xyxy, label)
         chosen = torch.nonzero((score > self.config.min_score) & box_ops.visible(best_xyxy)).squeeze(1)
         return Regions(best_xyxy[chosen], regions.batch_index[chosen]), chosen
 
@@ -133,7 +133,7 @@ class Segmenter(nn.Module):
         """Each image's proposals `(P, 4)`, and behind them what a second look sees: the head learns from both."""
         first = Regions.of_images(proposals)
         second, _ = self._to_look_at_again(first, *self._look(levels, first, height, width))
-        # Some versions of torch keep weights that autocast has rounded here, and later ask these for their gradients.
+        # What autocast rounds here knows no gradients, and older versions of torch would learn with it afterwards.
         torch.clear_autocast_cache()
         return [
             torch.cat([found, second.boxes_xyxy[second.batch_index == image]]) for image, found in enumerate(proposals)
@@ -263,9 +263,8 @@ class Segmenter(nn.Module):
             looked_xyxy: `(K, classes, 4)`, where the first look puts the boxes.
             labels: `(K,)`, the class of each.
         """
-        each = torch.arange(len(labels), device=labels.device)
-        first = Regions(looked_xyxy[each, labels], drawn.batch_index)
-        second_xyxy = self._look(image.levels, first, *image.size)[1][each, labels]
+        first = Regions(_of_label(looked_xyxy, labels), drawn.batch_index)
+        second_xyxy = _of_label(self._look(image.levels, first, *image.size)[1], labels)
         corners, drawn_corners = second_xyxy.unflatten(1, (2, 2)), drawn.boxes_xyxy.unflatten(1, (2, 2))
         inside = corners.clamp(drawn_corners[:, :1], drawn_corners[:, 1:]).flatten(1)
         loose = box_ops.visible(inside) & (box_ops.area(inside) < _LOOSE * box_ops.area(drawn.boxes_xyxy))
@@ -283,3 +282,8 @@ class Segmenter(nn.Module):
         if least_scores is not None:
             kept = kept[score[kept] >= least_scores.to(score.device)[label[kept]]]
         return box[kept], score[kept], label[kept]
+
+
+def _of_label(boxes_xyxy: Tensor, labels: Tensor) -> Tensor:
+    """Of the boxes `(K, classes, 4)` of K regions those `(K, 4)` of each one's label."""
+    return boxes_xyxy[torch.arange(len(labels), device=labels.device), labels]

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from small_model import write_untrained_model
 
@@ -41,6 +42,15 @@ def small_scene(tmp_path_factory) -> Path:
 def default_classes() -> tuple[str, ...]:
     """The classes of the default model."""
     return read_settings(Recipe, ROOT / "training" / "recipes" / "tiny.toml").model.classes
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """The test runs once with each of these numbers of threads for torch and for the compiled kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -30,15 +30,10 @@ def test_no_other_anchor_is_worth_more(batch, positions, classes, anchors, count
     assert all(len(set(row.tolist())) == len(row) for row in at.flatten(0, 1))
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_do_not_write_over_each_other(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        logits = torch.randn(2, 3000, 12 * 2)
-        _, largest = expected(logits, 2, 80)
-        for _ in range(20):
-            found, _ = best_anchors(logits, 2, 80)
-            assert torch.equal(found.sort(dim=2, descending=True).values, largest)
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.usefixtures("threads")
+def test_threads_do_not_write_over_each_other():
+    logits = torch.randn(2, 3000, 12 * 2)
+    _, largest = expected(logits, 2, 80)
+    for _ in range(20):
+        found, _ = best_anchors(logits, 2, 80)
+        assert torch.equal(found.sort(dim=2, descending=True).values, largest)

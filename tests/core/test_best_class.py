@@ -20,13 +20,8 @@ def test_the_best_class_of_every_anchor_counts(batch, positions, classes, anchor
     assert torch.equal(best_class(logits, anchors), expected)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_do_not_write_over_each_other(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        logits = torch.randn(1, 5000, 4 * 6)
-        expected = best_class(logits.double(), 6)
-        assert all(torch.equal(best_class(logits, 6), expected.float()) for _ in range(20))
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.usefixtures("threads")
+def test_threads_do_not_write_over_each_other():
+    logits = torch.randn(1, 5000, 4 * 6)
+    expected = best_class(logits.double(), 6)
+    assert all(torch.equal(best_class(logits, 6), expected.float()) for _ in range(20))
