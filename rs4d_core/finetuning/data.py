@@ -230,9 +230,9 @@ class TrainingViews(Dataset):
 
 
 def load_batches(
-    data: RunData, recipe: Recipe, first_step: int, rank: int = 0, ranks: int = 1
+    data: RunData, recipe: Recipe, first_step: int, device: torch.device, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[Tensor, list[Target]]]:
-    """Batches from step `first_step` to the end of the run: images `(B, 3, S, S)` uint8, and targets.
+    """Batches from step `first_step` to the end of the run, on `device`: images `(B, 3, S, S)` uint8, and targets.
 
     Of several processes, each gets its part of every batch: which views make up a step does not depend on their number.
 
@@ -246,7 +246,7 @@ def load_batches(
         for view in batch:
             if isinstance(view, RS4DError):
                 raise view
-        images, targets = zip(*(_unpack(view) for view in batch), strict=True)
+        images, targets = zip(*(_unpack(view, device) for view in batch), strict=True)
         yield torch.stack(images), list(targets)
 
 
@@ -257,10 +257,16 @@ def _pack(image: Tensor, target: Target) -> dict[str, Any]:
     return {"image": image.numpy(), "bits": np.packbits(masks, axis=-1), "width": masks.shape[-1], **arrays}
 
 
-def _unpack(view: dict[str, Any]) -> tuple[Tensor, Target]:
+def _unpack(view: dict[str, Any], device: torch.device) -> tuple[Tensor, Target]:
     arrays = dict(view)
-    image, bits, width = arrays.pop("image"), arrays.pop("bits"), arrays.pop("width")
-    masks = np.unpackbits(bits, axis=-1, count=width).view(bool)
-    return torch.from_numpy(image), Target(
-        masks=torch.from_numpy(masks), **{name: torch.from_numpy(array) for name, array in arrays.items()}
-    )
+    bits, width = arrays.pop("bits"), arrays.pop("width")
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return tensors.pop("image"), Target(masks=_unpacked(bits, width, device), **tensors)
+
+
+def _unpacked(bits: np.ndarray, width: int, device: torch.device) -> Tensor:
+    """The masks `(N, H, width)` of `np.packbits`, on `device`: to a GPU they go as bits, an eighth of the way."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(bits, axis=-1, count=width).view(bool))
+    values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
+    return (torch.from_numpy(bits).to(device)[..., None] & values).flatten(-2)[..., :width] != 0

@@ -135,7 +135,7 @@ def _train(recipe: Recipe, data_root: Path, folder: Path, resumed_from: Path | N
         with Interruption() as stop:
             # A step is not left half done, and a checkpoint is written before the run ends.
             stop.be_graceful()
-            batches = load_batches(data, recipe, run.state.step, fabric.global_rank, fabric.world_size)
+            batches = load_batches(data, recipe, run.state.step, fabric.device, fabric.global_rank, fabric.world_size)
             # Closed: on the way out through an error, its workers would else be waited for, and never end.
             with closing(batches):
                 finished = run.run(batches, journal, stop)
@@ -189,10 +189,9 @@ class _Run(TrainingRun):
 
     def losses(self, batch: tuple[Tensor, list[Target]]) -> dict[str, Tensor]:
         images, targets = batch
-        device = self._fabric.device
         return self._wrapped(
-            images.to(device, torch.float32),
-            [{name: getattr(target.to(device), name) for name in Target.__dataclass_fields__} for target in targets],
+            images.float(),
+            [{name: getattr(target, name) for name in Target.__dataclass_fields__} for target in targets],
         )
 
     def measures(self) -> bool:

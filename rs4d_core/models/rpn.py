@@ -150,7 +150,9 @@ class RPN(nn.Module):
         )
         anchors = anchors_at(chosen, widths, strides, self.config.anchor_scales)
         boxes = box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width)
-        return [self._suppress(*image, times) for image in zip(boxes, scores, groups, strict=True)]
+        # On the CPU: it is a walk from box to box, and what is left of it are small steps.
+        found = (self._suppress(*image, times) for image in zip(boxes.cpu(), scores.cpu(), groups.cpu(), strict=True))
+        return [kept.to(boxes.device) for kept in found]
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, times: float) -> Tensor:
         """Of one image's candidates the proposals. Groups are levels; then, of all levels, classes."""

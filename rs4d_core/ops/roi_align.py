@@ -40,7 +40,7 @@ def roi_align(
     Raises:
         OptionError: the shapes do not fit each other, a map is empty, or a batch index is not one of the B maps.
     """
-    _check(features, boxes_xyxy, batch_index)
+    _check([features], boxes_xyxy, batch_index)
     return _align(
         [features],
         torch.zeros_like(batch_index, dtype=torch.int64),
@@ -76,8 +76,7 @@ def pyramid_roi_align(
     Raises:
         OptionError: the shapes do not fit each other, a map is empty, or an index is not one of the B maps.
     """
-    for level in levels:
-        _check(level, boxes_xyxy, batch_index)
+    _check(levels, boxes_xyxy, batch_index)
     return _align(levels, level_of, boxes_xyxy, batch_index, output_size, [1 / stride for stride in strides], 2)
 
 
@@ -123,47 +122,66 @@ def _roi_align_torch(
 ) -> Tensor:
     """For any device and dtype. Boxes in feature cells, samples `(K, 2)`."""
     values = features.to(boxes_xyxy.dtype)
-    pooled = values.new_zeros(len(boxes_xyxy), features.shape[1], output_size, output_size)
-    # Boxes of one map with one number of samples are sampled together.
-    kinds, kind = torch.cat([batch_index[:, None], samples], dim=1).unique(dim=0, return_inverse=True)
-    for number, (image, across, down) in enumerate(kinds.tolist()):
+    pooled = values.new_zeros(len(boxes_xyxy), output_size, output_size, features.shape[1])
+    # Boxes with one number of samples are sampled together, whatever their maps.
+    kinds, kind = samples.unique(dim=0, return_inverse=True)
+    for number, (across, down) in enumerate(kinds.tolist()):
         if across and down:
             mine = torch.nonzero(kind == number).squeeze(1)
-            pooled[mine] = _pool(values[image], boxes_xyxy[mine], output_size, across, down)
+            pooled[mine] = _pool(values, boxes_xyxy[mine], batch_index[mine], output_size, across, down)
     # The sum of nothing keeps the result in autograd's graph where there are no boxes.
-    return (pooled + values[:0].sum()).to(features.dtype)
+    return (pooled.permute(0, 3, 1, 2) + values[:0].sum()).to(features.dtype)
 
 
-def _pool(values: Tensor, boxes_xyxy: Tensor, output_size: int, across: int, down: int) -> Tensor:
-    """`values (C, H, W)`, `boxes_xyxy (K, 4)` with `across` x `down` samples a cell -> `(K, C, S, S)`."""
-    channels, height, width = values.shape
-    count = len(boxes_xyxy)
+def _pool(values: Tensor, boxes_xyxy: Tensor, batch_index: Tensor, output_size: int, across: int, down: int) -> Tensor:
+    """`values (B, C, H, W)`, `boxes_xyxy (K, 4)` with `across` x `down` samples a cell -> `(K, S, S, C)`.
 
-    def positions(start: Tensor, end: Tensor, samples: int) -> Tensor:
-        steps = torch.arange(output_size * samples, dtype=start.dtype, device=start.device) + 0.5
-        return start[:, None] + (end - start)[:, None] * steps / (output_size * samples)
-
-    x = positions(boxes_xyxy[:, 0], boxes_xyxy[:, 2], across)[:, None, :].expand(-1, output_size * down, -1)
-    y = positions(boxes_xyxy[:, 1], boxes_xyxy[:, 3], down)[:, :, None].expand(-1, -1, output_size * across)
-    inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    sampled = functional.grid_sample(
-        values[None], grid.reshape(1, -1, output_size * across, 2), padding_mode="border", align_corners=False
+    A cell of the result is a weighted sum of rows of the maps as a table `(B * H * W, C)`: what an embedding bag
+    computes at once for all boxes, where a GPU would otherwise wait for the start of a kernel for each map.
+    """
+    _, channels, height, width = values.shape
+    x_cells, x_weights = _bilinear(boxes_xyxy[:, 0], boxes_xyxy[:, 2], output_size, across, width)
+    y_cells, y_weights = _bilinear(boxes_xyxy[:, 1], boxes_xyxy[:, 3], output_size, down, height)
+    rows = batch_index[:, None, None] * height + y_cells
+    cells = rows[:, :, None, :, None] * width + x_cells[:, None, :, None, :]
+    weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
+    pooled = functional.embedding_bag(
+        cells.flatten(3).flatten(0, 2),
+        values.permute(0, 2, 3, 1).reshape(-1, channels),
+        mode="sum",
+        per_sample_weights=weights.flatten(3).flatten(0, 2),
     )
-    sampled = sampled.reshape(channels, count, output_size * down, output_size * across).transpose(0, 1)
-    return functional.avg_pool2d(sampled * inside[:, None], (down, across))
+    return pooled.view(-1, output_size, output_size, channels)
 
 
-def _check(features: Tensor, boxes_xyxy: Tensor, batch_index: Tensor) -> None:
-    if features.ndim != 4 or boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1] != 4 or len(batch_index) != len(boxes_xyxy):
+def _bilinear(start: Tensor, end: Tensor, output_size: int, samples: int, size: int) -> tuple[Tensor, Tensor]:
+    """Along one axis of a map of `size` cells: what each cell of K boxes reads, `(K, S, 2 * samples)` feature cells,
+    and what these weigh in its mean."""
+    steps = (torch.arange(output_size * samples, dtype=start.dtype, device=start.device) + 0.5) / (
+        output_size * samples
+    )
+    at = start[:, None] + (end - start)[:, None] * steps
+    inside = (at >= -1) & (at <= size)
+    at = at.clamp(0, size - 1)
+    first = at.floor().long()
+    of_second = at - first
+    cells = torch.stack([first, (first + 1).clamp(max=size - 1)], -1)
+    weights = torch.stack([1 - of_second, of_second], -1) * (inside.to(at) / samples)[..., None]
+    return tuple(values.unflatten(1, (output_size, samples)).flatten(2) for values in (cells, weights))
+
+
+def _check(levels: Sequence[Tensor], boxes_xyxy: Tensor, batch_index: Tensor) -> None:
+    for features in levels:
+        if features.ndim != 4 or boxes_xyxy.shape[1:] != (4,) or batch_index.shape != boxes_xyxy.shape[:1]:
+            raise OptionError(
+                f"RoIAlign takes features of (B, C, H, W), boxes of (K, 4) and K batch indices, not "
+                f"{tuple(features.shape)}, {tuple(boxes_xyxy.shape)} and {tuple(batch_index.shape)}: add what is "
+                "missing"
+            )
+        if 0 in features.shape[2:]:
+            raise OptionError(f"RoIAlign got maps of {tuple(features.shape)}, without a cell: give a larger image")
+    least = min(len(features) for features in levels)
+    if len(batch_index) and not 0 <= int(batch_index.min()) <= int(batch_index.max()) < least:
         raise OptionError(
-            f"RoIAlign takes features of (B, C, H, W), boxes of (K, 4) and K batch indices, not "
-            f"{tuple(features.shape)}, {tuple(boxes_xyxy.shape)} and {tuple(batch_index.shape)}: add what is missing"
-        )
-    if 0 in features.shape[2:]:
-        raise OptionError(f"RoIAlign got maps of {tuple(features.shape)}, without a cell: give a larger image")
-    if len(batch_index) and not 0 <= int(batch_index.min()) <= int(batch_index.max()) < len(features):
-        raise OptionError(
-            f"a box's batch index is outside 0..{len(features) - 1}, the maps that the features hold: "
-            "number them from 0"
+            f"a box's batch index is outside 0..{least - 1}, the maps that the features hold: number them from 0"
         )

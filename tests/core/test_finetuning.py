@@ -27,6 +27,7 @@ from rs4d_core.runs.schedule import WeightAverage, build_optimizer, learning_rat
 from rs4d_core.runs.tables import differences, read_settings, to_toml
 
 SHIPPED_RECIPE = ROOT / "training" / "recipes" / "tiny.toml"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -258,15 +259,15 @@ def test_balanced_generated_scenes_show_every_class():
 def test_the_views_of_a_step_do_not_depend_on_where_the_run_started_or_on_the_processes(data):
     recipe = recipe_of(data)
     run_data = open_data(recipe, data)
-    batches = load_batches(run_data, recipe, first_step=0)
+    batches = load_batches(run_data, recipe, 0, CPU)
     first, second = next(batches), next(batches)
-    images, targets = next(load_batches(run_data, recipe, first_step=1))
+    images, targets = next(load_batches(run_data, recipe, 1, CPU))
     assert torch.equal(images, second[0])
     assert not torch.equal(images, first[0])
     for target, expected in zip(targets, second[1], strict=True):
         assert torch.equal(target.masks, expected.masks)
         assert torch.equal(target.boxes_xyxy, expected.boxes_xyxy)
-    parts = [next(load_batches(run_data, recipe, 1, rank, ranks=2)) for rank in range(2)]
+    parts = [next(load_batches(run_data, recipe, 1, CPU, rank, ranks=2)) for rank in range(2)]
     assert torch.equal(torch.cat([part[0] for part in parts]), images)
 
 
@@ -277,7 +278,7 @@ def test_an_unreadable_image_is_one_clear_line(data, tmp_path):
     (tmp_path / "squares.json").write_text((data / "squares.json").read_text())
     run_data = open_data(recipe_of(data, "datasets.squares.images=."), tmp_path)
     with pytest.raises(DatasetError) as caught:
-        next(load_batches(run_data, recipe, 0))
+        next(load_batches(run_data, recipe, 0, CPU))
     assert "\n" not in str(caught.value)
 
 
