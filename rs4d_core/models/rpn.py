@@ -16,6 +16,7 @@ from rs4d_core.models.prepared import Prepared
 from rs4d_core.ops.best_anchors import best_anchors
 from rs4d_core.ops.best_class import best_class
 from rs4d_core.ops.best_overlap import best_overlap
+from rs4d_core.ops.compiled import run_spans
 from rs4d_core.ops.nms import batched_nms
 
 _SAMPLES = 256
@@ -150,9 +151,16 @@ class RPN(nn.Module):
         )
         anchors = anchors_at(chosen, widths, strides, self.config.anchor_scales)
         boxes = box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width)
-        # On the CPU: it is a walk from box to box, and what is left of it are small steps.
-        found = (self._suppress(*image, times) for image in zip(boxes.cpu(), scores.cpu(), groups.cpu(), strict=True))
-        return [kept.to(boxes.device) for kept in found]
+        # On the CPU: it is a walk from box to box.
+        images = list(zip(boxes.cpu(), scores.cpu(), groups.cpu(), strict=True))
+        found = [boxes[0]] * len(images)
+
+        def suppress(first: int, last: int) -> None:
+            for number in range(first, last):
+                found[number] = self._suppress(*images[number], times).to(boxes.device)
+
+        run_spans(suppress, len(images))
+        return found
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, times: float) -> Tensor:
         """Of one image's candidates the proposals. Groups are levels; then, of all levels, classes."""
