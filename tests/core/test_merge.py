@@ -193,6 +193,29 @@ def test_a_view_that_ends_short_of_the_border_is_no_whole():
     assert roof.geometry.bounds == (10, 10, 210, 80)
 
 
+def test_what_a_border_cuts_is_nothing_where_the_window_that_shows_it_whole_tells_nothing():
+    strip = seen(80, 10, 95.5, 30, 0.9, fragment=True)
+    roof = seen(20, 50, 95.5, 80, 0.5, fragment=True)  # the right window does not show all of it
+    (kept,) = from_two_windows([strip, roof], [])
+    assert kept.geometry.bounds == (20, 50, 95.5, 80)
+    assert from_two_windows([], [seen(64.5, 10, 80, 30, 0.9, fragment=True)]) == []
+
+
+def test_a_window_that_was_not_seen_yet_denies_nothing():
+    merger = SeamMerger(plan(160, 96, 96, 32), 160, 96)
+    assert merger.add(0, [seen(80, 10, 95.5, 30, 0.9, fragment=True)]) == []
+    (kept,) = merger.finish()  # the run was broken off
+    assert kept.geometry.bounds == (80, 10, 95.5, 30)
+
+
+def test_two_things_seen_whole_are_not_joined_by_a_fragment_that_takes_them_for_one():
+    first, second = from_two_windows(
+        [seen(70, 10, 95.5, 30, 0.9, fragment=True)], [seen(70, 10, 82, 30, 0.5), seen(82, 10, 100, 30, 0.6)]
+    )
+    assert first.geometry.bounds == (70, 10, 82, 30)
+    assert second.geometry.bounds == (82, 10, 100, 30)
+
+
 def test_overlaps_inside_a_class_go_to_the_better_instance():
     low, high = from_two_windows([seen(10, 10, 30, 30, 0.5), seen(25, 10, 45, 30, 0.9)], [])
     assert low.geometry.bounds == (10, 10, 25, 30)

@@ -3,7 +3,7 @@
 from rs4d_core.models.config import SIZE_DIVISOR
 from rs4d_core.scenes.seams.between_windows import SeamMerger
 from rs4d_core.scenes.windows.plan import Plan, Window, plan
-from rs4d_core.scenes.windows.polygonize import BORDER_PX, BORDER_SHARE, Detection
+from rs4d_core.scenes.windows.polygonize import Detection, border_margins
 
 # Smaller ones would show too little of what lies around a thing.
 SMALLEST_PX = 256
@@ -38,7 +38,7 @@ def joined(
     detections = []
     for found in sorted(merged, key=lambda found: (-found.score, found.geometry.bounds)):
         left, top, right, bottom = found.geometry.bounds
-        margin_x, margin_y = (max(BORDER_PX, BORDER_SHARE * side) for side in (right - left, bottom - top))
+        margin_x, margin_y = border_margins(found.geometry.bounds)
         reaches = (left < x0 + margin_x, top < y0 + margin_y, right > x1 - margin_x, bottom > y1 - margin_y)
         fragment = any(both for both in map(all, zip(inner, reaches, strict=True)))
         detections.append(Detection(found.geometry, found.score, found.label, fragment))

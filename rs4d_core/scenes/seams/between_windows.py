@@ -6,6 +6,9 @@ could see, and the instance is their union: so it may be larger than the overlap
 needs no union: the best one stands for the group, and fragments that it covers go. Neighbours that only touch (row
 houses) share no area, and are never joined.
 
+A window that shows all of a fragment, and what lies around it, knows better than the one whose border cut it: where it
+tells no such thing, there is none. What a border cuts is often taken for what it is not - a strip of a lawn for a roof.
+
 Windows are added in the order of the plan (row by row). A group is closed once no later window can show any of it, so
 what is held is the frontier between done and to do, not the scene.
 """
@@ -20,7 +23,7 @@ from shapely import MultiPolygon, STRtree
 from rs4d_core.scenes.polygons.areal import multipolygons
 from rs4d_core.scenes.seams.overlaps import Claim, OverlapCutter
 from rs4d_core.scenes.windows.plan import Plan
-from rs4d_core.scenes.windows.polygonize import Detection
+from rs4d_core.scenes.windows.polygonize import Detection, border_margins
 
 # Low, since two views of a thing ten pixels long differ by as much as their outlines waver, while masks of neighbours
 # hardly overlap.
@@ -31,6 +34,8 @@ SAME_INSTANCE_COVER = 0.5
 OUTLINE_MARGIN_PX = 4.0
 
 Outline = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# From a geometry, the windows that show all of it and room around it, so that none of their borders can have cut it.
+ShowingWhole = Callable[[MultiPolygon], set[int]]
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,14 @@ class SeamMerger:
         self._open = OpenGroups()
         self._cutter = OverlapCutter()
         self._last = len(windows) - 1
+        self._newest = -1
 
     def add(self, window: int, detections: list[Detection]) -> list[MergedInstance]:
         """Takes the detections of the window with this index in the plan; returns the instances that are now final.
 
         Every window must be added, in order; one that was skipped with no detections.
         """
+        self._newest = window
         views = [self._view(window, index, detection) for index, detection in enumerate(detections)]
         if views:
             for first, second in self._same_instance(views, self._neighbouring_views(window)):
@@ -158,6 +165,16 @@ class SeamMerger:
         column = np.searchsorted(self._columns, bounds[2] + margin) - 1
         row = np.searchsorted(self._rows, bounds[3] + margin) - 1
         return int(row * len(self._columns) + column)
+
+    def _showing_whole(self, geometry: MultiPolygon) -> set[int]:
+        """The windows, of those that were added, in which something of these bounds is no fragment."""
+        x0, y0, x1, y1 = geometry.bounds
+        margin_x, margin_y = border_margins(geometry.bounds)
+        width, height = self._scene_size
+        columns = _with_room(self._columns, self._windows.width, width, x0 - margin_x, x1 + margin_x)
+        rows = _with_room(self._rows, self._windows.height, height, y0 - margin_y, y1 + margin_y)
+        indices = (rows[:, None] * len(self._columns) + columns).ravel()
+        return set(indices[indices <= self._newest].tolist())
 
     def _neighbouring_views(self, window: int) -> list[View]:
         """The open views in the windows before this one that overlap it."""
@@ -198,7 +215,7 @@ class SeamMerger:
         """Turns groups into claims with their final outlines."""
         geometries, labels, scores, owners = [], [], [], []
         for group in groups:
-            for geometry, score in instances_of(group.views, group.links):
+            for geometry, score in instances_of(group.views, group.links, self._showing_whole):
                 geometries.append(geometry)
                 scores.append(score)
                 labels.append(group.views[0].detection.label)
@@ -228,14 +245,18 @@ class SeamMerger:
         return [MergedInstance(claim.geometry, claim.score, claim.label) for claim in self._cutter.advance(window)]
 
 
-def instances_of(views: list[View], links: list[tuple[View, View]]) -> list[tuple[MultiPolygon, float]]:
-    """What a group of views shows: geometry and score of one instance, rarely of more.
+def instances_of(
+    views: list[View], links: list[tuple[View, View]], showing_whole: ShowingWhole = lambda geometry: set()
+) -> list[tuple[MultiPolygon, float]]:
+    """What a group of views shows: geometry and score of one instance, rarely of more or of none.
 
     Fragments are joined along the links between them; the score of a union is the mean of its fragments' weighted by
     area. Whole views stand for themselves, best first; fragments and lesser views that they cover go. A view that
-    agrees with a fragment, but covers little of it, only seemed whole: the mask ended short of the border.
+    agrees with a fragment, but covers little of it, only seemed whole: the mask ended short of the border. Not so where
+    its window shows all of the fragment, too: then that is wrong, which may be two houses taken for one. So is a union
+    that a window shows whole without having told any of it.
     """
-    if len(views) == 1:
+    if len(views) == 1 and not views[0].detection.fragment:
         return [(views[0].detection.geometry, views[0].detection.score)]
     fragments = {view for view in views if view.detection.fragment}
     goes_on = {
@@ -245,13 +266,19 @@ def instances_of(views: list[View], links: list[tuple[View, View]]) -> list[tupl
         if whole not in fragments
         and fragment in fragments
         and not _covered(fragment.detection.geometry, whole.detection.geometry)
+        and whole.window not in showing_whole(fragment.detection.geometry)
     }
     wholes: list[tuple[MultiPolygon, float]] = []
     for view in sorted((v for v in views if v not in fragments | goes_on), key=lambda v: v.order):
         if not any(_covered(view.detection.geometry, better) for better, _ in wholes):
             wholes.append((view.detection.geometry, view.detection.score))
-    unions = [_union(part) for part in _connected([v for v in views if v in fragments | goes_on], links)]
-    return wholes + [union for union in unions if not any(_covered(union[0], whole) for whole, _ in wholes)]
+    unions = []
+    for part in _connected([v for v in views if v in fragments | goes_on], links):
+        geometry, score = _union(part)
+        denied = showing_whole(geometry) - {view.window for view in part}
+        if not denied and not any(_covered(geometry, whole) for whole, _ in wholes):
+            unions.append((geometry, score))
+    return wholes + unions
 
 
 def agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -307,10 +334,18 @@ def _connected(views: list[View], links: list[tuple[View, View]]) -> list[list[V
 
 def _union(views: list[View]) -> tuple[MultiPolygon, float]:
     """Union of views and the mean of their scores, weighted by area."""
+    if len(views) == 1:
+        return views[0].detection.geometry, views[0].detection.score
     geometries = np.array([view.detection.geometry for view in views])
     scores = [view.detection.score for view in views]
-    union = multipolygons(np.array([shapely.union_all(geometries)]))[0] if len(views) > 1 else geometries[0]
+    union = multipolygons(np.array([shapely.union_all(geometries)]))[0]
     return union, float(np.average(scores, weights=shapely.area(geometries)))
+
+
+def _with_room(starts: np.ndarray, size: int, scene_size: int, low: float, high: float) -> np.ndarray:
+    """Along one side of the scene, the indices of the windows that show `low .. high`, as far as the scene goes."""
+    ends = starts + size
+    return np.flatnonzero(((starts <= low) | (starts == 0)) & ((high <= ends) | (ends == scene_size)))
 
 
 def _covered(geometry: MultiPolygon, by: MultiPolygon) -> bool:

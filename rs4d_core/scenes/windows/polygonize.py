@@ -88,6 +88,12 @@ def polygonize(
     ]
 
 
+def border_margins(bounds: tuple[float, float, float, float]) -> tuple[float, float]:
+    """How far from an inner border, along x and along y, what has these bounds must end to be whole, in pixels."""
+    x0, y0, x1, y1 = bounds
+    return max(BORDER_PX, BORDER_SHARE * (x1 - x0)), max(BORDER_PX, BORDER_SHARE * (y1 - y0))
+
+
 def _is_fragment(patch: MaskPatch, window: Window, frame: tuple[float, float, float, float]) -> bool:
     """Whether a mask reaches an inner border, as nearly as a model can tell.
 
@@ -95,7 +101,7 @@ def _is_fragment(patch: MaskPatch, window: Window, frame: tuple[float, float, fl
     other window), a fragment taken for a whole object would stay cut.
     """
     x0, y0, x1, y1 = patch.box_xyxy
-    margin_x, margin_y = (max(BORDER_PX, BORDER_SHARE * side) for side in (x1 - x0, y1 - y0))
+    margin_x, margin_y = border_margins(patch.box_xyxy)
     return (
         (frame[0] > window.col and x0 < margin_x)
         or (frame[1] > window.row and y0 < margin_y)
