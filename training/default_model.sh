@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes the default model, from prepared data and random weights: nine runs, each from where the one before has come to.
+# Makes the default model, from prepared data and random weights: eleven runs, most from where the one before has come to.
 #
 #   training/default_model.sh DATA [--set KEY=VALUE ...]
 #
 # DATA holds nwpu_vhr10/, buildings/china/, buildings/khokana/, airplanes/hrplanes/ and ships/optical/, each with its
-# images and one COCO file. It takes some sixteen hours of one core with fast bfloat16; two share the work by
-# --set running.devices=2 --set running.threads=1. Stopped (Ctrl-C) and started again, it goes on where it was. The
-# model is runs/tiny-10-averaged.safetensors. docs/models.md tells what each run brought.
+# images and one COCO file. It takes some sixteen hours of one core with fast bfloat16, and for the last two runs ten
+# minutes of a GPU or two hours more; two cores share the work by --set running.devices=2 --set running.threads=1.
+# Stopped (Ctrl-C) and started again, it goes on where it was. The model is runs/tiny-12-averaged.safetensors.
+# docs/models.md tells what each run brought.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 [ $# -ge 1 ] || { sed -n '2,/^set/{/^set/d;s/^# \?//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -22,11 +23,10 @@ run() {
       "${@:3}" "${for_all[@]}"
 }
 
-# average BEFORE NUMBER: runs/tiny-NUMBER-averaged.safetensors, of the model that the run started from and its own.
+# average FIRST SECOND SHARE NAME: runs/NAME.safetensors, with SHARE of the second model.
 average() {
-  [ -e "runs/tiny-$2-averaged.safetensors" ] ||
-    "$python" "$root/training/average.py" "$1" "runs/tiny-$2/final.safetensors" --share 0.75 \
-      -o "runs/tiny-$2-averaged.safetensors"
+  [ -e "runs/$4.safetensors" ] ||
+    "$python" "$root/training/average.py" "$1" "$2" --share "$3" -o "runs/$4.safetensors"
 }
 
 # What there is, as it is; then each class as often as any other. Crops of 384 px.
@@ -54,17 +54,28 @@ weights=(
 run 6 tiny --set model.start=runs/tiny-5/final.safetensors --set optimization.optimizer=adamw \
   --set optimization.lr=9e-4 --set optimization.steps=4200 --set optimization.warmup_steps=100 \
   --set optimization.seed=7 "${weights[@]}"
-average runs/tiny-5/final.safetensors 6
+average runs/tiny-5/final.safetensors runs/tiny-6/final.safetensors 0.75 tiny-6-averaged
 
 # By Muon. (Run 7 brought nothing, and is not among them.)
 run 8 tiny --set model.start=runs/tiny-6-averaged.safetensors --set optimization.steps=3400 \
   --set optimization.seed=9 "${weights[@]}"
 run 9 tiny --set model.start=runs/tiny-8/final.safetensors --set optimization.steps=3400 --set optimization.seed=10
-average runs/tiny-8/final.safetensors 9
+average runs/tiny-8/final.safetensors runs/tiny-9/final.safetensors 0.75 tiny-9-averaged
 
-# More of it, from the average: in the model that comes along, the run in which the box branch learned to look twice.
+# More of it, from the average: the run in which the box branch learned to look twice.
 run 10 tiny
-average runs/tiny-9-averaged.safetensors 10
+average runs/tiny-9-averaged.safetensors runs/tiny-10/final.safetensors 0.75 tiny-10-averaged
 
-"$python" "$root/training/evaluate.py" --model runs/tiny-10-averaged.safetensors --data "$data" --card \
+# Larger batches, as a GPU takes them: twice the same with other seeds, and the average of all three.
+for number in 11 12; do
+  run $number tiny --set model.start=runs/tiny-10-averaged.safetensors --set optimization.batch=16 \
+    --set optimization.steps=540 --set optimization.lr=8e-4 --set optimization.warmup_steps=30 \
+    --set optimization.ema_decay=0.998 --set optimization.seed=$((number + 4)) \
+    --set datasets.synthetic.weight=0.16 --set datasets.nwpu.weight=0.27 --set datasets.china.weight=0.26 \
+    --set datasets.khokana.weight=0.12
+done
+average runs/tiny-11/final.safetensors runs/tiny-12/final.safetensors 0.5 tiny-11-12
+average runs/tiny-10-averaged.safetensors runs/tiny-11-12.safetensors 0.75 tiny-12-averaged
+
+"$python" "$root/training/evaluate.py" --model runs/tiny-12-averaged.safetensors --data "$data" --card \
   --recipe "$root/training/recipes/tiny.toml"
