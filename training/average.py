@@ -1,10 +1,11 @@
-"""Average the weights of two model files: of a run's model, and of the one that the run started from.
+"""Average the weights of two model files: of a run's model and of the one that the run started from, or of two runs.
 
     python training/average.py before.safetensors after.safetensors --share 0.75 -o averaged.safetensors
 
 Between the two lies often a model that is better than either: it keeps what a long run on other data has unlearned
 (arXiv 2109.01903). SHARE is the part of the second one, whose card the new model gets, without figures: those are to be
-measured (training/evaluate.py --card). Of models that do not come from one another, the average is of no use. Exit
+measured (training/evaluate.py --card). Of models that come neither from one another nor from
+one start, the average is of no use. Exit
 status: 0 done, 2 bad input.
 """
 
@@ -41,7 +42,7 @@ def _run() -> int:
     if _architecture(first.card.config) != _architecture(second.card.config):
         raise OptionError(
             f"{arguments.first} and {arguments.second} differ in architecture or classes: only models that come from "
-            "one another can be averaged"
+            "one another, or from one start, can be averaged"
         )
     others = second.segmenter.state_dict()
     weights = {

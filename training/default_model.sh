@@ -4,8 +4,8 @@
 #   training/default_model.sh DATA [--set KEY=VALUE ...]
 #
 # DATA holds nwpu_vhr10/, buildings/china/, buildings/khokana/, airplanes/hrplanes/ and ships/optical/, each with its
-# images and one COCO file. It takes some sixteen hours of one core with fast bfloat16, and for the last two runs ten
-# minutes of a GPU or two hours more; two cores share the work by --set running.devices=2 --set running.threads=1.
+# images and one COCO file. It takes some sixteen hours of one core with fast bfloat16, and for the last two runs minutes
+# of a GPU or some three hours more; two cores share the work by --set running.devices=2 --set running.threads=1.
 # Stopped (Ctrl-C) and started again, it goes on where it was. The model is runs/tiny-12-averaged.safetensors.
 # docs/models.md tells what each run brought.
 set -euo pipefail

@@ -88,7 +88,7 @@ def _note(own, pixel_m, expected_m, wanted_m, target, as_it_is) -> str:
     if wanted_m is not None:
         return f"{has}, {wants}: {read}{asked}"
     if target > expected_m[1] * (1 + NEARLY):
-        return f"{has}, {wants}: {read}; small objects cannot be made out in this scene"
+        return f"{has}, {wants}: {read}; small objects cannot be made out in this scene, and others may be mistaken"
     if own > expected_m[1] * (1 + NEARLY):
         return f"{has}, {wants}: {read}, which adds no detail; expect less from this scene"
     return f"{has}, {wants}: {read}"
