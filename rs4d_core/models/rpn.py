@@ -153,14 +153,14 @@ class RPN(nn.Module):
         boxes = box_ops.clip(box_ops.decode(deltas, anchors, box_ops.RPN_STD), height, width)
         # On the CPU: it is a walk from box to box.
         images = list(zip(boxes.cpu(), scores.cpu(), groups.cpu(), strict=True))
-        found = [boxes[0]] * len(images)
+        found: dict[int, Tensor] = {}
 
         def suppress(first: int, last: int) -> None:
             for number in range(first, last):
                 found[number] = self._suppress(*images[number], times).to(boxes.device)
 
         run_spans(suppress, len(images))
-        return found
+        return [found[number] for number in range(len(images))]
 
     def _suppress(self, boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, times: float) -> Tensor:
         """Of one image's candidates the proposals. Groups are levels; then, of all levels, classes."""
