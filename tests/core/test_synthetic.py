@@ -24,7 +24,7 @@ from rs4d_core.datasets.synthetic.shapes import ellipse, rectangle
 from rs4d_core.datasets.synthetic.world import Thing, World
 from rs4d_core.errors import OptionError, OutputError
 
-SEEDS = range(16)
+SEEDS = range(20)
 
 
 @cache

@@ -7,6 +7,7 @@ from rs4d_core.datasets.synthetic.blocks import Block
 from rs4d_core.datasets.synthetic.buildings import courtyard_building, hall, house, pick_color, row_houses
 from rs4d_core.datasets.synthetic.canvas import Canvas, lit
 from rs4d_core.datasets.synthetic.greenery import GRASS, field, meadow, park, scatter_trees, wood
+from rs4d_core.datasets.synthetic.open_ground import scatter_open_ground
 from rs4d_core.datasets.synthetic.shapes import ellipse, rectangle
 from rs4d_core.datasets.synthetic.ships import CONTAINERS
 from rs4d_core.datasets.synthetic.streets import ASPHALT, DIRT, PAVING, car_park
@@ -45,6 +46,7 @@ def houses(world: World, block: Block) -> None:
             if rng.random() < 0.3:  # a shed
                 shed = block.at_metres(u + rng.uniform(-6, 6), side * (block.width / 2 - setback - rng.uniform(9, 13)))
                 world.place([house(world, shed, rng.uniform(3, 5), rng.uniform(2.5, 4), block.angle)], 0.6)
+    scatter_open_ground(world, block)
     scatter_trees(world, block, int(block.area * rng.uniform(0.001, 0.008)))
 
 
@@ -64,6 +66,7 @@ def village(world: World, block: Block) -> None:
             world.place(row_houses(world, at, angle, count, rng.uniform(5, 9), width), rng.uniform(0.5, 1.5))
         else:
             world.place([house(world, at, length, width, angle)], rng.uniform(0.4, 1.5))
+    scatter_open_ground(world, block)
     scatter_trees(world, block, int(block.area * rng.uniform(0.001, 0.006)))
 
 
@@ -86,6 +89,7 @@ def terraces(world: World, block: Block) -> None:
         if rng.random() < 0.7:
             _parked(world, block, v + depth / 2 + 4)
         v += depth + garden
+    scatter_open_ground(world, block)
     scatter_trees(world, block, int(block.area * rng.uniform(0.001, 0.004)))
 
 
@@ -105,6 +109,7 @@ def city(world: World, block: Block) -> None:
                 turned = inner.angle + rng.integers(2) * np.pi / 2
                 make = house if rng.random() < 0.4 else hall
                 world.place([make(world, at, rng.uniform(14, 40), rng.uniform(10, 22), turned)], rng.uniform(0.5, 5))
+    scatter_open_ground(world, block)
     scatter_trees(world, block, int(block.area * rng.uniform(0, 0.003)))
 
 
@@ -167,6 +172,7 @@ def industry(world: World, block: Block) -> None:
             u += side + rng.choice([0.6, 4.0, 10.0])
     elif use == "tanks":
         tank_yard(world, yard)
+    scatter_open_ground(world, yard)
     for centre in yard.random_points(rng, int(yard.area / 250)):
         world.place([vehicle(rng, centre, yard.angle + rng.integers(4) * np.pi / 2 + rng.normal(0, 0.1))], 0.8)
 
