@@ -135,16 +135,6 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             )
 
         result = segment_jobs(jobs, segment, model, options, _note, lambda: interruption.requested)
-    if arguments.picture is not None and not result.interrupted:
-        with Scene.open(
-            jobs.scenes[0].scene(),
-            options.bands,
-            model.resolution_m,
-            options.resolution_m,
-            options.bbox,
-            options.bbox_crs,
-        ) as scene:
-            write_picture(scene, drawn, arguments.picture, dict(zip(model.classes, model.colors, strict=True)))
     memory = f"{result.peak_rss_mb:.0f} MiB of memory at most"
     _note(f"model {model.name} on {model.device} ({model.device_reason}), {memory}")
     for note in result.notes:
@@ -172,6 +162,16 @@ def _segment(arguments: argparse.Namespace, interruption: Interruption) -> int:
             f"{result.output}: {_counted(result.instances, result.by_class)}, from {counted(result.windows, 'window')} "
             f"in {result.seconds:.1f} s ({result.model_seconds:.1f} s {in_model})"
         )
+    if arguments.picture is not None and not result.interrupted:
+        with Scene.open(
+            jobs.scenes[0].scene(),
+            options.bands,
+            model.resolution_m,
+            options.resolution_m,
+            options.bbox,
+            options.bbox_crs,
+        ) as scene:
+            write_picture(scene, drawn, arguments.picture, dict(zip(model.classes, model.colors, strict=True)))
     if result.interrupted:
         kept = counted(result.windows, "finished window")
         where = f"is in {result.output}" if result.written else "is kept, and the same command goes on from there"

@@ -7,7 +7,7 @@ import numpy as np
 
 from rs4d_core.datasets.findings import DROPPED, OBJECT, Finding
 from rs4d_core.errors import LayerError, OptionError
-from rs4d_core.scenes.layers.vector_layer import CLASS_FIELD, REJECTED, STATUS_FIELD, read_vector_layer
+from rs4d_core.scenes.layers.vector_layer import CLASS_FIELD, REJECTED, STATUS_FIELD, as_text, read_vector_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,12 @@ def read_labels(source: str, class_field: str | None, class_name: str | None) ->
                 f"{source}: no field '{field}'; its fields are {fields}: name the one with the classes "
                 "(--class-field), or one class for all (--class-name)"
             )
-        nameless = frame[field].isna() | frame[field].astype(str).str.strip().eq("")
+        names = as_text(frame[field]).str.strip()
+        nameless = frame[field].isna() | names.eq("")
         if nameless.any():
             findings.append(Finding(OBJECT, DROPPED, "no class", source, count=int(nameless.sum())))
         frame = frame[~nameless]
-        names = frame[field].astype(str).str.strip().to_numpy(dtype=object)
+        names = names[~nameless].to_numpy(dtype=object)
     if not len(frame):
         raise LayerError(f"{source}: no labelled polygon in it; give a layer of polygons with their classes")
     return LabelLayer(source, frame.reset_index(drop=True), names, tuple(findings), layer.notes)

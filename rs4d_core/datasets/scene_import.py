@@ -142,9 +142,9 @@ def _open_all(
 ) -> list[Ground]:
     """The scenes that their layers reach."""
     grounds: list[Ground] = []
-    stems = Counter(path.stem for path in source.scenes)
+    names = _file_names(source.scenes)
     reached = {name: np.zeros(len(layer.frame), bool) for name, layer in layers.items()}
-    for number, (path, name) in enumerate(zip(source.scenes, source.layers, strict=True), 1):
+    for number, (path, name) in enumerate(zip(source.scenes, source.layers, strict=True)):
         with _open(source, path) as scene:
             if min(scene.width, scene.height) < SMALLEST_CHIP_PX:
                 raise OptionError(
@@ -157,12 +157,11 @@ def _open_all(
             if not inside.any():
                 findings.append(Finding(IMAGE, DROPPED, "scene that its layer does not reach", str(path)))
                 continue
-            stem = re.sub(r"[^\w.-]", "_", path.stem) + (f"_{number}" if stems[path.stem] > 1 else "")
             grounds.append(
                 Ground(
                     path,
                     name,
-                    stem,
+                    names[number],
                     (scene.width, scene.height),
                     scene.transform,
                     scene.crs_wkt,
@@ -181,6 +180,23 @@ def _open_all(
         if not inside.all():
             findings.append(Finding(OBJECT, DROPPED, "outside of the scenes", name, count=int((~inside).sum())))
     return grounds
+
+
+def _file_names(scenes: Iterable[Path]) -> list[str]:
+    """What the names of each scene's chips begin with: no two alike, also where case tells no files apart."""
+    stems = [re.sub(r"[^\w.-]", "_", path.stem) for path in scenes]
+    alike = Counter(stem.casefold() for stem in stems)
+    taken = {stem for stem, count in alike.items() if count == 1}
+    names = []
+    for number, stem in enumerate(stems, 1):
+        name = stem
+        if alike[stem.casefold()] > 1:
+            name = f"{stem}_{number}"
+            while name.casefold() in taken:
+                name += "_"
+            taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def _open(source: SceneSource, path: Path) -> Scene:

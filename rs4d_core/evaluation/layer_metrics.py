@@ -31,6 +31,7 @@ from rs4d_core.scenes.layers.vector_layer import (
     SCORE_FIELD,
     STATUS_FIELD,
     VectorLayer,
+    as_text,
     crs_name,
     read_vector_layer,
 )
@@ -112,7 +113,7 @@ def evaluate_layers(
 ) -> LayerMetrics:
     """Compare two vector files (see `read_vector_layer`). The reference is brought into the CRS of the predictions.
 
-    Predictions that a review has rejected do not count. Classes are compared where both layers have a field `class`.
+    What a review has rejected counts in neither. Classes are compared where both layers have a field `class`.
 
     Args:
         iou: the overlap that a match asks for, above 0, at most 1.
@@ -134,9 +135,9 @@ def evaluate_layers(
     found, truth = read_vector_layer(predicted), read_vector_layer(reference)
     stop_if(cancelled)
     notes = [*found.notes, *truth.notes]
-    kept = _without_rejected(found, notes)
+    kept, true = _without_rejected(found, notes), _without_rejected(truth, notes)
     _note_runs(found.source, kept, notes)
-    frame, truth_frame = _on_common_ground(found.source, kept, truth.source, truth.frame)
+    frame, truth_frame = _on_common_ground(found.source, kept, truth.source, true)
     found_classes, truth_classes = _classes(found.source, frame, truth.source, truth_frame, class_field, notes)
     scores = _scores(frame, found.source, notes)
     names = _names(found_classes, truth_classes, truth.source, notes)
@@ -154,7 +155,7 @@ def evaluate_layers(
     mistakes = find_mistakes(matcher, iou)
     stop_if(cancelled)
     if errors is not None:
-        write_mistakes(errors, mistakes, matcher, kept, _projected(truth.source, truth.frame, kept.crs))
+        write_mistakes(errors, mistakes, matcher, kept, _projected(truth.source, true, kept.crs))
     counts = Counter(mistake.kind for mistake in mistakes)
     return LayerMetrics(overall, by_class, iou, {kind: counts[kind] for kind in KINDS}, tuple(notes))
 
@@ -233,7 +234,7 @@ def _classes(
             notes.append(f"{source}: no field {name!r}, so the classes were not compared")
             return None, None
     return tuple(
-        frame[name].astype(object).where(frame[name].notna(), NO_CLASS).astype(str).to_numpy(dtype=object)
+        as_text(frame[name]).where(frame[name].notna(), NO_CLASS).to_numpy(dtype=object)
         for frame, name in ((found, found_field), (truth, truth_field))
     )
 

@@ -62,6 +62,15 @@ def test_blocks_that_cannot_be_read_are_left_out_and_marked(tmp_path, window_px)
                 assert shapely.area(shapely.intersection(found, truth)).max() > 0.95 * truth.area
 
 
+def test_the_picture_of_a_damaged_scene_lacks_what_cannot_be_read(tmp_path):
+    path = tiled(tmp_path / "scene.tif", np.full((3, 192, 256), 120, np.uint8))
+    damage(path, [(1, 1)])
+    with Scene.open(path) as scene:
+        _, valid, _ = scene.thumbnail(256)
+    assert not valid[64:128, 64:128].any()
+    assert valid.sum() == 192 * 256 - 64 * 64
+
+
 def test_other_formats_tell_where_blocks_are_missing(tmp_path):
     scene = tiled(tmp_path / "scene.tif", paint_shapes())
     damage(scene, [(0, 0)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,24 @@ def test_reference_in_degrees_without_classes_is_the_same_ground(tmp_path):
         assert result.overall.ap == 1
         assert not result.by_class
         assert any("classes were not compared" in note for note in result.notes)
+
+
+def test_what_was_rejected_in_review_is_in_neither_layer(tmp_path):
+    squares = [square(0, 0), square(100, 0), square(200, 0)]
+    predicted = write(tmp_path / "predicted.gpkg", squares[:2], score=[0.9, 0.8])
+    reference = write(tmp_path / "reference.gpkg", squares, status=["accepted", "accepted", "rejected"])
+    errors = tmp_path / "errors.gpkg"
+    result = evaluate_layers(predicted, reference, errors=errors)
+    assert (result.overall.recall, result.overall.ap50) == (1, 1)
+    assert f"{reference}: 1 rejected in review, not counted" in result.notes
+    assert not any(result.errors.values())
+
+
+def test_numbers_of_classes_are_the_same_where_one_is_missing(tmp_path):
+    squares = [square(0, 0), square(100, 0), square(200, 0)]
+    predicted = write(tmp_path / "predicted.gpkg", squares[:2], **{"class": [1, 2]})
+    reference = write(tmp_path / "reference.gpkg", squares, **{"class": pd.array([1, 2, None], dtype="Int64")})
+    assert evaluate_layers(predicted, reference).overall.matched == 2
 
 
 def test_class_field_of_the_reference(tmp_path):

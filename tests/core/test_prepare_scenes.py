@@ -4,6 +4,7 @@ import json
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -144,6 +145,20 @@ def test_empty_chips_are_a_share_of_those_to_train_on(tmp_path, monkeypatch, cap
         train = prepare(monkeypatch, capsys, *paths, *options, "--empty-share", share, "-o", output)["splits"]["train"]
         assert train["empty"] == int(share * train["images"])
         assert train["images"] - train["empty"] == 24
+
+
+def test_scenes_of_names_that_look_alike_are_all_there(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    layers = [
+        write_scene(folder / name, (128, 128), left_m=1000.0 * number)
+        for number, name in enumerate(("site 1.tif", "site_1.tif", "SITE-1.tif", "Site_1_2.tif"))
+    ]
+    pd.concat(layers).to_file(tmp_path / "labels.gpkg")
+    options = ["--class-name", "roof", "--chip", "128", "--val-share", "0", "-o", tmp_path / "prepared"]
+    prepare(monkeypatch, capsys, folder, "--layer", tmp_path / "labels.gpkg", *options)
+    names = [row["file_name"].casefold() for row in rows_of(tmp_path / "prepared", "train")]
+    assert len(set(names)) == 4
 
 
 def test_scenes_that_overlap_share_no_ground_between_the_splits(tmp_path, monkeypatch, capsys):

@@ -233,13 +233,13 @@ def test_alpha_is_no_image_band_and_hides(tmp_path, noise):
 
 
 @pytest.mark.parametrize("resolution_m", [0.5, 2.0])
-@pytest.mark.parametrize("beside", [False, True])
-def test_mask_bands_hide_at_every_resolution(tmp_path, noise, resolution_m, beside):
+@pytest.mark.parametrize("where", ["in the file", "beside it", "in it, without overviews"])
+def test_mask_bands_hide_at_every_resolution(tmp_path, noise, resolution_m, where):
     mask = np.full(noise.shape[1:], 255, np.uint8)
     mask[:, :110] = 0
-    path = write_tif(tmp_path / "a.tif", noise, overviews=(2, 4), mask=None if beside else mask)
-    if beside:
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+    path = write_tif(tmp_path / "a.tif", noise, overviews=(2, 4), mask=mask if where == "in the file" else None)
+    if where != "in the file":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=where != "beside it"), rasterio.open(path, "r+") as file:
             file.write_mask(mask)
     with Scene.open(path, resolution_m=resolution_m) as scene:
         _, valid = everything(scene)

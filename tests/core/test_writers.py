@@ -184,6 +184,14 @@ def test_without_a_crs(tmp_path, suffix):
         assert len(read(path)) == 3
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_crs_of_a_building_site_leaves_coordinates_as_they_are(tmp_path, suffix):
+    path = tmp_path / f"result{suffix}"
+    write(path, squares(2), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    if suffix != ".json":
+        assert read(path).geometry.total_bounds.tolist() == [500_000, 4_999_900, 500_024, 4_999_910]
+
+
 def test_more_than_a_batch(tmp_path):
     path = tmp_path / "result.gpkg"
     with open_writer(path, UTM, CLASSES, COLORS, record()) as writer:

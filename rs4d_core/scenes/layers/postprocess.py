@@ -26,6 +26,7 @@ from rs4d_core.scenes.layers.vector_layer import (
     SCORE_FIELD,
     STATUS_FIELD,
     VectorLayer,
+    as_text,
     read_vector_layer,
 )
 from rs4d_core.scenes.polygons.areal import multipolygons
@@ -116,7 +117,7 @@ def postprocess_layer(
             replacement.take_place(staged)
     finally:
         replacement.clear()
-    by_class = Counter(frame[CLASS_FIELD].dropna().astype(str)) if CLASS_FIELD in frame else Counter()
+    by_class = Counter(as_text(frame[CLASS_FIELD].dropna())) if CLASS_FIELD in frame else Counter()
     return WrittenLayer(output, found, dict(by_class.most_common()), tuple(notes))
 
 
@@ -163,7 +164,7 @@ class _Work:
     def _chosen(self, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         """The features of the wanted classes and scores, numbered from 0, as multipolygons."""
         if self._options.classes is not None:
-            names = self._field(frame, CLASS_FIELD).astype(str)
+            names = as_text(self._field(frame, CLASS_FIELD))
             absent = [name for name in self._options.classes if not (names == name).any()]
             if absent:
                 there = ", ".join(sorted(set(names[self._field(frame, CLASS_FIELD).notna()]))) or "none"

@@ -67,6 +67,13 @@ def read_vector_layer(source: str | Path) -> VectorLayer:
     return _polygons_only(str(source), path, frame)
 
 
+def as_text(values: pd.Series) -> pd.Series:
+    """A field's values as text. Whole numbers are read as fractions where one of them is missing: 1, and not 1.0."""
+    if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    return values.astype(object).astype(str)
+
+
 def _split_source(source: str) -> tuple[Path, str | None]:
     path, mark, layer = source.partition(_LAYER_NAME_MARK)
     return Path(path), layer if mark else None

@@ -115,6 +115,12 @@ class Raster:
         return 3 if self._palette is not None else len(self._distinct)
 
     @property
+    def files(self) -> list[str]:
+        """The files that the pixels come from, as GDAL names them."""
+        # Beside a raster, QGIS leaves statistics in such a file when it only looks at it.
+        return [name for name in self.dataset.files if not name.endswith(".aux.xml")]
+
+    @property
     def is_picture(self) -> bool:
         """Whether values are brightnesses of 0 to 255 already."""
         return self._palette is not None or all(self._dtype(band) == "uint8" for band in self._distinct)
@@ -168,12 +174,25 @@ class Raster:
         dataset = self.dataset
         factors = set(dataset.overviews(self._distinct[0])).intersection(*map(dataset.overviews, self._distinct))
         fitting = [factor for factor in factors if factor <= step]
-        # A mask beside the file (.msk) has no overviews of its own, and GDAL then reports every pixel as valid.
-        if not fitting or any(name.lower().endswith(".msk") for name in dataset.files):
+        if not fitting:
             return self
         level = dataset.overviews(self._distinct[0]).index(max(fitting))
         with rasterio.Env(**self._network):
+            if self._has_mask() and not self._overviews_have_mask():
+                return self
             return Raster(rasterio.open(dataset.name, overview_level=level), self.bands)
+
+    def _has_mask(self) -> bool:
+        """Whether invalid pixels are told by a mask, beside the file or in it."""
+        return all(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in self._flags)
+
+    def _overviews_have_mask(self) -> bool:
+        """A mask need not have overviews: GDAL then reports every pixel of the raster's as valid. It does so too for a
+        mask that hides nothing, where to do without them costs time alone."""
+        band = self._distinct[0]
+        with rasterio.open(self.dataset.name, overview_level=len(self.dataset.overviews(band)) - 1) as coarsest:
+            shape = min(coarsest.height, SAMPLE_SIDE), min(coarsest.width, SAMPLE_SIDE)
+            return not coarsest.read_masks(band, out_shape=shape).all()
 
     def samples(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Planes and validity, as `read` gives them, of parts spread evenly over the raster; bounded in number.

@@ -186,9 +186,8 @@ class Scene:
 
     @property
     def files(self) -> list[str]:
-        """The files that the pixels come from, as GDAL names them."""
-        # Beside a raster, QGIS leaves statistics in such a file when it only looks at it.
-        return [name for name in self._base.dataset.files if not name.endswith(".aux.xml")]
+        """See `Raster.files`."""
+        return self._base.files
 
     def signature(self) -> str:
         """See `Raster.signature`."""
@@ -196,7 +195,7 @@ class Scene:
 
     def thumbnail(self, longest_side: int) -> tuple[np.ndarray, np.ndarray, Affine]:
         """The chosen extent as one picture, at most `longest_side` pixels long, and finer than the grid only where the
-        scene is.
+        scene is. What cannot be read in it counts as invalid.
 
         Returns:
             The image `(3, h, w)` and validity `(h, w)` as `read` gives them, and the transform of the picture's pixels.
@@ -205,7 +204,7 @@ class Scene:
         steps = (self._steps[0] * smaller, self._steps[1] * smaller)
         level = self._at(*steps)
         try:
-            image, valid = self._read(level, 0, 0, level.cols.size, level.rows.size)
+            image, valid = self._read(level, 0, 0, level.cols.size, level.rows.size, set())
         finally:
             if level.raster not in (self._base, self._level.raster):
                 level.raster.close()

@@ -25,9 +25,10 @@ def write_flatgeobuf(staged: Path, target: Path) -> None:
 
 def write_geojson(staged: Path, target: Path) -> None:
     """GeoJSON as RFC 7946 wants it: longitude and latitude on WGS 84, to a centimetre, or exactly where an outline has
-    very many points. Without a CRS, coordinates stay as they are."""
+    very many points. Without a CRS, or in one that has no place on the Earth, coordinates stay as they are."""
     options = {}
-    if pyogrio.read_info(staged, layer=RESULT_LAYER)["crs"] is not None:
+    crs = pyogrio.read_info(staged, layer=RESULT_LAYER)["crs"]
+    if crs is not None and CRS.from_user_input(crs).geodetic_crs is not None:
         options["RFC7946"] = "YES"
         if _largest_bytes(staged) > MOST_POINTS_ROUNDED * _POINT_BYTES:
             options["COORDINATE_PRECISION"] = "15"  # all that a number holds
