@@ -14,11 +14,12 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from perfect import ColorPredictor, cover, paint, write_raster
+from rasterio.shutil import copy
 from rasterio.warp import Resampling, reproject
 from shapely import affinity, box
 
 from rs4d_core.cli import main
-from rs4d_core.errors import CancelledError, OptionError, SceneError
+from rs4d_core.errors import CancelledError, OptionError, OutputError, SceneError
 from rs4d_core.scenes.many.jobs import plan_jobs
 from rs4d_core.scenes.many.mosaic import mosaics
 from rs4d_core.scenes.many.runs import ScenesResult, segment_jobs
@@ -317,6 +318,54 @@ def test_a_run_that_is_broken_off_goes_on_with_the_scenes_that_are_left(overlapp
     segment([overlapping], output, predictor, told=told)
     assert (told, predictor.images_seen) == ([], 0)
     assert polygons(output) == polygons(tmp_path / "unbroken.gpkg")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_part_whose_journal_is_gone_counts_once(overlapping, tmp_path):
+    segment([overlapping], tmp_path / "unbroken.gpkg")
+    predictor, output, parts = ColorPredictor(), tmp_path / "out.gpkg", tmp_path / ".out.gpkg.scenes"
+    segment([overlapping], output, predictor, cancelled=lambda: predictor.images_seen > 20)
+    # The first as if it had been killed right before it was marked as done, the second without its journal.
+    (done,) = parts.glob("*.done.gpkg")
+    done.rename(parts / done.name.replace(".done", ""))
+    (journal,) = parts.glob(".*.unfinished")
+    journal.unlink()
+    segment([overlapping], output)
+    assert polygons(output) == polygons(tmp_path / "unbroken.gpkg")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_scene_whose_files_were_changed_is_looked_at_again(whole, tmp_path):
+    tile = write_raster(tmp_path / "tile.tif", PICTURE, UTM, PLACE)
+    copy(tile, tmp_path / "a.vrt", driver="VRT")
+    far = write_raster(tmp_path / "far.tif", PICTURE, UTM, PLACE @ Affine.translation(1000, 0))
+    output = tmp_path / "out.gpkg"
+    with pytest.raises(CancelledError):
+        segment([tmp_path / "a.vrt", far], output, while_merging=lambda: True)
+    write_raster(tile, PICTURE[:, ::-1], UTM, PLACE)
+    told = []
+    segment([tmp_path / "a.vrt", far], output, told=told)
+    assert told == [f"scene 1 of 2: {tmp_path / 'a.vrt'}"]
+    segment([tile, far], tmp_path / "anew.gpkg")
+    assert polygons(output) == polygons(tmp_path / "anew.gpkg")
+
+
+def test_a_file_of_others_is_added_to_or_refused_before_the_first_scene(overlapping, tmp_path, monkeypatch):
+    segment([overlapping], tmp_path / "alone.gpkg")
+    points = gpd.GeoDataFrame({"name": ["here"]}, geometry=[shapely.Point(0, 0)], crs=UTM)
+    points.to_file(tmp_path / "points.gpkg", layer="points")
+    segment([overlapping], tmp_path / "points.gpkg")
+    assert polygons(tmp_path / "points.gpkg") == polygons(tmp_path / "alone.gpkg")
+    assert len(gpd.read_file(tmp_path / "points.gpkg", layer="points")) == 1
+    (tmp_path / "text.gpkg").write_text("no GeoPackage")
+    elsewhere = write_raster(tmp_path / "elsewhere.tif", PICTURE, "EPSG:32637", PLACE)
+    segment([elsewhere], tmp_path / "elsewhere.gpkg")
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("text.gpkg", "is no GeoPackage"), ("elsewhere.gpkg", "holds instances in EPSG:32637")):
+        predictor = ColorPredictor()
+        with pytest.raises(OutputError, match=words):
+            segment([overlapping], name, predictor)
+        assert predictor.images_seen == 0
     assert not list(tmp_path.glob(".*"))
 
 

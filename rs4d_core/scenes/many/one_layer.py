@@ -35,11 +35,13 @@ from rs4d_core.scenes.pipeline import SegmentResult
 from rs4d_core.scenes.polygons.ground import Ground
 from rs4d_core.scenes.polygons.regularize import CURVED_CLASSES, regularize
 from rs4d_core.scenes.prediction.predictor import Predictor
+from rs4d_core.scenes.reading.files import stamps
+from rs4d_core.scenes.reading.georeference import OutsideSceneError
 from rs4d_core.scenes.reading.scene import Scene
 from rs4d_core.scenes.seams.between_scenes import SceneMerger, SceneView, Settled
 from rs4d_core.scenes.windows.polygonize import Detection
 from rs4d_core.scenes.writers import Feature, RunRecord, geopackage, open_writer
-from rs4d_core.scenes.writers.replacement import Replacement, output_errors
+from rs4d_core.scenes.writers.replacement import Replacement, check_replaceable, output_errors
 
 BATCH = 2000
 
@@ -80,6 +82,8 @@ def segment_into_one_layer(
         RS4DError: as `run` does, or the layer cannot be written.
     """
     output = jobs.scenes[0].output
+    if _appends(output):
+        _check_can_append(jobs, predictor, options)
     folder = output.with_name(f".{output.name}.scenes")
     with output_errors(output):
         folder.mkdir(exist_ok=True)
@@ -109,12 +113,22 @@ def segment_into_one_layer(
     return LayerCounts(by_class, notes)
 
 
+def _check_can_append(jobs: Jobs, predictor: Predictor, options: SegmentOptions) -> None:
+    """See, before the scenes are segmented, that the GeoPackage which is there can take their layer."""
+    output = jobs.scenes[0].output
+    for job in jobs.scenes:
+        # The layer has the CRS of the first scene that does not lie outside of what was asked for.
+        with suppress(OutsideSceneError), _open(job, predictor, options) as scene:
+            with tempfile.TemporaryDirectory() as folder, output_errors(output):
+                empty = Path(folder) / "empty.gpkg"
+                geopackage.create_layer(empty, scene.crs_wkt)
+                geopackage.check_can_append(check_replaceable(output), empty)
+            return
+
+
 def _key(job: Job, predictor: Predictor, options: SegmentOptions) -> str:
     """The same only for a run that would find the same."""
-    tiles = []
-    for tile in job.mosaic.tiles:
-        status = os.stat(tile.name) if os.path.exists(tile.name) else None
-        tiles.append([tile.name, tile.width, tile.height, *((status.st_size, status.st_mtime_ns) if status else ())])
+    tiles = [[tile.name, tile.width, tile.height, stamps(tile.files)] for tile in job.mosaic.tiles]
     settings = [predictor.sha256, predictor.device, repr(options), rs4d_core.__version__]
     return hashlib.sha256(json.dumps([tiles, settings]).encode()).hexdigest()[:16]
 
@@ -151,7 +165,7 @@ def _merge(
                 "CREATE TABLE view (top REAL, scene INTEGER, label INTEGER, score REAL, area REAL, wkb BLOB, own BLOB)"
             )
             for number, (part, ground) in enumerate(zip(parts, grounds, strict=True)):
-                for features in _features(part.path):
+                for features in _features(part.path, runs[number]):
                     stop_if(cancelled)
                     geometries = np.array([feature.geometry for feature in features], dtype=object)
                     in_layer = ground.in_layer(geometries)
@@ -230,10 +244,9 @@ def _open(job: Job, predictor: Predictor, options: SegmentOptions) -> Scene:
     return Scene.open(job.scene(), *where)
 
 
-def _features(path: Path, run: str | None = None) -> Iterator[list[Feature]]:
-    """The instances of a result file, of all runs or of one, in batches."""
-    where = None if run is None else f"run = '{run}'"
-    options = {"use_pyarrow": True, "batch_size": BATCH, "where": where}
+def _features(path: Path, run: str) -> Iterator[list[Feature]]:
+    """The instances of a run in a result file, in batches."""
+    options = {"use_pyarrow": True, "batch_size": BATCH, "where": f"run = '{run}'"}
     with pyogrio.open_arrow(path, layer=RESULT_LAYER, **options) as (meta, batches):
         column = meta["geometry_name"] or "wkb_geometry"
         for batch in batches:
@@ -246,7 +259,10 @@ def _features(path: Path, run: str | None = None) -> Iterator[list[Feature]]:
 
 
 def _copy_run(part: Path, merged: Path, frame: Frame, ground: SceneGround) -> str:
-    """Takes over the record of a part's run, and what of its scene could not be read; returns the run's id."""
+    """Takes over the record of a part's run, and what of its scene could not be read; returns the run's id.
+
+    That is the last to be written: a run whose journal was lost has left what it had found before it.
+    """
     if not merged.exists():
         geopackage.create_layer(merged, frame.crs_wkt)
     record, seconds = _records(part)[-1]
@@ -268,15 +284,20 @@ def _not_read(path: Path, run: str) -> np.ndarray:
 
 
 def _records(path: Path) -> list[tuple[RunRecord, float]]:
+    """The runs of a result file, and the seconds they took, in the order in which they were written."""
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute(
-            "SELECT run, time, model, model_sha256, parameters, scene, device, seconds FROM runs ORDER BY time, run"
+            "SELECT run, time, model, model_sha256, parameters, scene, device, seconds FROM runs ORDER BY rowid"
         ).fetchall()
     # What a record says of the scene's pixels is for COCO files, which cannot be written from many scenes.
     return [
         (RunRecord(*row[:4], json.loads(row[4]), row[5], 0, 0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), row[6]), row[7])
         for row in rows
     ]
+
+
+def _appends(output: Path) -> bool:
+    return output.suffix.lower() == ".gpkg" and output.exists() and output.stat().st_size > 0
 
 
 def _put(merged: Path, output: Path, predictor: Predictor) -> tuple[str, ...]:
@@ -286,7 +307,7 @@ def _put(merged: Path, output: Path, predictor: Predictor) -> tuple[str, ...]:
             return export_layer(merged, output).notes
         except LayerError as error:
             raise OutputError(str(error)) from error
-    if not output.exists() or output.stat().st_size == 0:
+    if not _appends(output):
         replacement = Replacement(output)
         try:
             with output_errors(output):
@@ -295,10 +316,11 @@ def _put(merged: Path, output: Path, predictor: Predictor) -> tuple[str, ...]:
             replacement.clear()
         return ()
     crs_wkt = pyogrio.read_info(merged, layer=RESULT_LAYER)["crs"]
-    there = {record.run for record, _ in _records(output)}
     notes: tuple[str, ...] = ()
     for record, seconds in _records(merged):
-        if record.run in there:  # by an attempt that was broken off right here
+        with output_errors(output):
+            there = geopackage.run_digest(output, record.run)
+        if there is not None:  # by an attempt that was broken off right here
             continue
         with open_writer(output, crs_wkt, predictor.classes, predictor.colors, record) as writer:
             for features in _features(merged, record.run):

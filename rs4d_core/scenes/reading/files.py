@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rs4d_core.errors import SceneChangedError, SceneError
@@ -25,7 +26,7 @@ class SceneFiles:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._stamps = {name: _stamp(name) for name in scene.files if os.path.isfile(name)}
+        self._stamps = stamps(scene.files)
         self._next = 0.0
 
     def identity(self) -> dict:
@@ -67,6 +68,11 @@ class SceneFiles:
         """`check`, unless the last time was a moment ago."""
         if time.monotonic() >= self._next:
             self.check()
+
+
+def stamps(names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Size and time of change of those that are files on this machine."""
+    return {name: _stamp(name) for name in names if os.path.isfile(name)}
 
 
 def _stamp(name: str) -> tuple[int, int]:

@@ -41,6 +41,7 @@ class SceneHeader:
         tile: it may be a part of something larger: it has a transform of its own, its pixels are valid in a way that a
             VRT can tell, and its name holds no secret, which a VRT would give away.
         block: width and height of the blocks that it is stored in.
+        files: that its pixels come from; of a VRT, those that it shows, too.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SceneHeader:
     tile: bool
     bands: tuple[Band, ...]
     block: tuple[int, int]
+    files: tuple[str, ...]
 
     @property
     def image_bands(self) -> tuple[Band, ...]:
@@ -121,6 +123,7 @@ def read_header(name: str) -> SceneHeader:
             own_transform and plain and shown(name) == name,
             tuple(bands),
             (width, height),
+            tuple(raster.files),
         )
     finally:
         raster.close()
