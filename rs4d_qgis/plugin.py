@@ -110,8 +110,11 @@ class RS4DPlugin:
             self._iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._review_dock)
             self._review_dock.visibilityChanged.connect(self._review_action.setChecked)
             self._together(self._review_dock, self._dock)
-        self._review_dock.setUserVisible(shown)
-        if shown and self._review_dock.reviewed is None:
+        if not shown:
+            self._review_dock.close()  # only hidden, it would leave the layer as it looks under review
+            return
+        self._review_dock.setUserVisible(True)
+        if self._review_dock.reviewed is None:
             self._review_dock.review()
 
     def review(self, layer: QgsVectorLayer) -> None:

@@ -21,8 +21,9 @@ from qgis.core import (
 from rs4d_qgis.algorithms.engine_algorithm import EngineAlgorithm
 from rs4d_qgis.algorithms.vector_input import write_input
 from rs4d_qgis.compat import NUMBER_DOUBLE, NUMBER_INTEGER, SOURCE_POLYGON
+from rs4d_qgis.layers.errors import RenderError
 from rs4d_qgis.layers.runs import read_runs
-from rs4d_qgis.layers.source import local_file
+from rs4d_qgis.layers.source import layer_of_file, scene_source
 from rs4d_qgis.translation import tr
 
 
@@ -109,11 +110,21 @@ class ExportAlgorithm(EngineAlgorithm):
         layer = self.parameterAsVectorLayer(parameters, self.INPUT, context)
         self._records = [] if layer is None else read_runs(layer)
         scene = self.parameterAsRasterLayer(parameters, self.SCENE, context)
-        self._scene = None if scene is None else local_file(scene)
-        if scene is not None and self._scene is None:
+        raster, of_runs = scene, {str(record["scene"]) for record in self._records}
+        if scene is None and len(of_runs) == 1:
+            raster = layer_of_file(*of_runs)
+        self._folder = tempfile.TemporaryDirectory(prefix="rs4d-")
+        try:
+            source = None if raster is None else scene_source(raster, Path(tempfile.mkdtemp(dir=self._folder.name)))
+        except RenderError as error:
+            raise QgsProcessingException(str(error)) from error
+        if scene is not None and source is None:
             raise QgsProcessingException(
                 tr("Scene: layer “{}” is no file, and has no pixels to count").format(scene.name())
             )
+        self._scene = None if source is None else source.path
+        if source is not None:
+            self.call_it(Path(source.path), raster.name())
         return True
 
     def processAlgorithm(
@@ -123,7 +134,7 @@ class ExportAlgorithm(EngineAlgorithm):
         if source is None:
             raise QgsProcessingException(self.invalidSourceError(parameters, self.INPUT))
         output = self.parameterAsFileOutput(parameters, self.OUTPUT, context)
-        with tempfile.TemporaryDirectory(prefix="rs4d-") as folder:
+        with self._folder as folder:
             path = Path(folder) / "instances.gpkg"
             self.call_it(path, source.sourceName())
             write_input(source, path, self._records, context, feedback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from rs4d_qgis.compat import MULTIPOLYGON, NUMBER_DOUBLE, SOURCE_POLYGON
 from rs4d_qgis.layers.class_names import as_known
 from rs4d_qgis.layers.no_crs import mark_without_crs, real_crs
 from rs4d_qgis.layers.runs import read_runs, write_runs
+from rs4d_qgis.review.reviewed import look
 from rs4d_qgis.translation import tr
 
 
@@ -126,7 +128,7 @@ class PostprocessAlgorithm(EngineAlgorithm):
         if layer is not None:
             style = QgsMapLayerStyle()
             style.readFromLayer(layer)
-            self._loader = ResultLoader(style.writeToLayer)
+            self._loader = ResultLoader(partial(_dress, style))
         return True
 
     def processAlgorithm(
@@ -208,3 +210,9 @@ def _copy(path: Path, sink: QgsFeatureSink, fields: QgsFields) -> None:
         copy.setAttributes([NULL if v == NULL else field.convertCompatible(v) for field, v in zip(fields, values)])
         if not sink.addFeature(copy, QgsFeatureSink.Flag.FastInsert):
             raise QgsProcessingException(tr("The polygons cannot be written: {}").format(sink.lastError()))
+
+
+def _dress(style: QgsMapLayerStyle, layer: QgsVectorLayer) -> None:
+    """Like the input; not as it looks under review, with some of it hidden."""
+    style.writeToLayer(layer)
+    look.take_off(layer)

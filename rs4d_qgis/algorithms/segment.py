@@ -21,9 +21,9 @@ from rs4d_qgis.algorithms.loading import ResultLoader, load_later
 from rs4d_qgis.algorithms.run_sink import RunSink
 from rs4d_qgis.algorithms.segment_parameters import SegmentParameters
 from rs4d_qgis.layers.class_names import as_known
+from rs4d_qgis.layers.errors import RenderCancelled, RenderError
 from rs4d_qgis.layers.no_crs import forget_undefined_crs
 from rs4d_qgis.layers.prepared import PreparedScene
-from rs4d_qgis.layers.render import RenderCancelled, RenderError
 from rs4d_qgis.layers.results import result_name, set_provenance, style_result
 from rs4d_qgis.layers.source import SceneSource
 from rs4d_qgis.translation import tr
@@ -73,7 +73,10 @@ class SegmentAlgorithm(SegmentParameters):
             raise QgsProcessingException(self.invalidRasterError(parameters, self.INPUT))
         self._folder = tempfile.TemporaryDirectory(prefix="rs4d-")
         self._began = datetime.now()
-        self._scene = PreparedScene(layer, Path(self._folder.name))
+        try:
+            self._scene = PreparedScene(layer, Path(self._folder.name))
+        except RenderError as error:
+            raise QgsProcessingException(str(error)) from error
         return True
 
     def processAlgorithm(

@@ -9,8 +9,9 @@ from qgis.core import QgsRasterLayer, QgsRectangle
 from rs4d_qgis.dock import window_times
 from rs4d_qgis.dock.run_settings import RunSettings
 from rs4d_qgis.dock.zone import POLYGONS
+from rs4d_qgis.layers.errors import RenderError
 from rs4d_qgis.layers.estimate import grid_side, reading_resolution_m, resolution_sentence, windows
-from rs4d_qgis.layers.render import RenderError, Rendering
+from rs4d_qgis.layers.render import Rendering
 from rs4d_qgis.layers.source import ground_resolution_m, is_web_picture
 from rs4d_qgis.translation import tr
 from rs4d_qgis.words import count, duration

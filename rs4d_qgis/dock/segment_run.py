@@ -138,7 +138,7 @@ class SegmentRun(QObject):
         """Hand the work to QGIS's task manager.
 
         Raises:
-            RunRefused: the settings do not fit the project or the engine.
+            RunRefused: the settings do not fit the project or the engine, or the layer cannot be handed to it.
         """
         algorithm = QgsApplication.processingRegistry().createAlgorithmById(ALGORITHM)
         if algorithm is None:
@@ -149,7 +149,13 @@ class SegmentRun(QObject):
         for ok, reason in (algorithm.canExecute(), algorithm.checkParameterValues(given, self._context)):
             if not ok:
                 raise RunRefused(reason)
-        self._feedback = _Feedback()
+        feedback = _Feedback()
+        task = QgsProcessingAlgRunnerTask(algorithm, given, self._context, feedback)
+        # The task manager cancels what it still has when QGIS ends, and each task its feedback: they must go together.
+        feedback.setParent(task)
+        if task.isCanceled():  # it could not prepare itself, and QGIS does not tell that such a task has ended
+            raise RunRefused(feedback.reason().strip().splitlines()[-1])  # of the unforeseen, QGIS tells the traceback
+        self._feedback = feedback
         self._feedback.layerReady.connect(self._layer_ready)
         self._feedback.instancesFound.connect(self._found)
         self._feedback.progressTold.connect(self._progressed)
@@ -157,10 +163,8 @@ class SegmentRun(QObject):
         QgsProject.instance().cleared.connect(self._project_gone)
         self._started = time.monotonic()
         self._set(self.state.started())
-        self._task = QgsProcessingAlgRunnerTask(algorithm, given, self._context, self._feedback)
+        self._task = task
         self._task.executed.connect(self._executed)
-        # The task manager cancels what it still has when QGIS ends, and each task its feedback: they must go together.
-        self._feedback.setParent(self._task)
         QgsApplication.taskManager().addTask(self._task)
 
     def cancel(self) -> None:
@@ -226,8 +230,7 @@ class SegmentRun(QObject):
             self._show(layer)
         else:
             layer = None
-        reason = self._feedback.errors[-1] if self._feedback.errors else tr("The run failed; the log may tell why.")
-        self._set(self.state.ended(ok, found, str(self.output) if found else None, reason))
+        self._set(self.state.ended(ok, found, str(self.output) if found else None, self._feedback.reason()))
         self.ended.emit(Ended(self.state, layer, self._result, time.monotonic() - self._started))
 
     def _dress(self, layer: QgsVectorLayer) -> None:
@@ -300,6 +303,10 @@ class _Feedback(RunFeedback):
     def __init__(self):
         super().__init__(False)  # not to the log of messages: the panel says it
         self.errors: list[str] = []
+
+    def reason(self) -> str:
+        """What went wrong last."""
+        return self.errors[-1] if self.errors else tr("The run failed; the log may tell why.")
 
     def reportError(self, error: str, fatalError: bool = False) -> None:
         """In the thread of the run."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsCoordinateReferenceSystem, QgsFeature, QgsFields, QgsVectorLayer
+from qgis.core import QgsCoordinateReferenceSystem, QgsFeature, QgsFields, QgsMapLayer, QgsVectorLayer
 
 from rs4d_qgis.layers.results import add_to_group, style_result
+
+_MARK = "rs4d/live"
+
+
+def is_live(layer: QgsMapLayer) -> bool:
+    """Whether a run fills this layer, and takes it away at its end."""
+    return layer.customProperty(_MARK) == layer.id()
 
 
 class LiveLayer:
@@ -28,6 +35,7 @@ class LiveLayer:
         layer.updateFields()
         # It is replaced by the result: nobody needs to be asked whether to keep it.
         layer.setCustomProperty("skipMemoryLayersCheck", 1)
+        layer.setCustomProperty(_MARK, layer.id())  # a copy, which takes this along, is the user's own
         style_result(layer, colors)
         self.layer: QgsVectorLayer | None = layer
         layer.willBeDeleted.connect(self._forget)

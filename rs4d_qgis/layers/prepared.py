@@ -24,6 +24,9 @@ class PreparedScene:
         crs: of the layer.
         is_fetched: whether pixels have to be written to a file first.
         is_picture: whether these are asked for at a resolution, as the layer has none of its own.
+
+    Raises:
+        RenderError: the layer cannot be handed over as QGIS shows it.
     """
 
     def __init__(self, layer: QgsRasterLayer, folder: Path) -> None:

@@ -26,6 +26,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QImage
 
+from rs4d_qgis.layers.errors import RenderCancelled, RenderError
 from rs4d_qgis.layers.estimate import NEARLY
 from rs4d_qgis.layers.source import pixel_size_m
 from rs4d_qgis.translation import tr
@@ -36,14 +37,6 @@ BLOCK_PX = 4 * TILE_PX
 LARGEST_PX = 400_000_000
 _PICTURES = (Qgis.DataType.ARGB32, Qgis.DataType.ARGB32_Premultiplied)
 _CREATION = ["TILED=YES", "COMPRESS=DEFLATE", "PREDICTOR=2", "ZLEVEL=1", "BIGTIFF=IF_SAFER"]
-
-
-class RenderError(Exception):
-    """A layer cannot be made into a file; the message is for users."""
-
-
-class RenderCancelled(Exception):
-    """The user gave up on it."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from qgis.core import (
 )
 
 from rs4d_qgis.layers.bounds import bounds_in
+from rs4d_qgis.layers.errors import RenderError
 from rs4d_qgis.translation import tr
 
 _OPTION_MARK = "|option:"
@@ -64,6 +65,12 @@ def is_in_memory(layer: QgsRasterLayer) -> bool:
     return layer.providerType() == "gdal" and any(mark in layer.source() for mark in _MEMORY_MARKS)
 
 
+def layer_of_file(path: str) -> QgsRasterLayer | None:
+    """The project's layer of a raster file: it may know what the file does not say."""
+    rasters = (each for each in QgsProject.instance().mapLayers().values() if isinstance(each, QgsRasterLayer))
+    return next((each for each in rasters if _file(each.source()) == _file(path)), None)
+
+
 def scene_source(layer: QgsRasterLayer, folder: Path) -> SceneSource | None:
     """The layer as the engine can read it in place; None where it must be rendered. Quick: no pixel is read.
 
@@ -71,6 +78,12 @@ def scene_source(layer: QgsRasterLayer, folder: Path) -> SceneSource | None:
     knows: a CRS or a nodata value set there, options to open it with, a place by ground control points.
 
     Must be called on the main thread.
+
+    Args:
+        folder: an empty one.
+
+    Raises:
+        RenderError: the VRT cannot be made.
     """
     source = local_file(layer)
     if source is None:
@@ -79,20 +92,30 @@ def scene_source(layer: QgsRasterLayer, folder: Path) -> SceneSource | None:
     dataset = _opened(source, options)
     notes: list[str] = []
     changes = _set_in_qgis(layer, dataset, notes)
-    vrt = folder / "scene.vrt"
-    if _placed_by_points(dataset) and layer.crs().isValid():
-        # As QGIS shows it. The engine follows an affine map only.
-        made = gdal.Warp(str(vrt), dataset, format="VRT", dstSRS=_srs(layer.dataProvider().crs()), dstAlpha=True)
-        notes.append(tr("placed by its ground control points or camera model, as on the map"))
-        if changes:
-            made = gdal.Translate(str(folder / "placed.vrt"), made, format="VRT", **changes)
-            vrt = folder / "placed.vrt"
-    elif changes or options or source.lstrip().startswith("<"):
-        made = gdal.Translate(str(vrt), dataset, format="VRT", **changes)
-    else:
+    by_points = _placed_by_points(dataset) and layer.crs().isValid()
+    if not (by_points or changes or options or source.lstrip().startswith("<")):
         return SceneSource(os.path.abspath(source) if os.path.exists(source) else source, False)
+    # By the name of the file, which COCO tells. GDAL knows a VRT by what is in it.
+    vrt = folder / (os.path.basename(source) if os.path.isfile(source) else "scene.vrt")
+    made = dataset
+    try:
+        if by_points:
+            # As QGIS shows it. The engine follows an affine map only.
+            placed, srs = folder / "placed.vrt" if changes else vrt, _srs(layer.dataProvider().crs())
+            made = gdal.Warp(str(placed), dataset, format="VRT", dstSRS=srs, dstAlpha=True)
+            notes.append(tr("placed by its ground control points or camera model, as on the map"))
+        if made is not None and (changes or not by_points):
+            made = gdal.Translate(str(vrt), made, format="VRT", **changes)
+    except RuntimeError:  # where another plugin has switched GDAL to exceptions
+        made = None
+    if made is None:
+        raise RenderError(tr("Layer “{}” cannot be read in its place: {}").format(layer.name(), gdal.GetLastErrorMsg()))
     made.FlushCache()
     return SceneSource(str(vrt), True, tuple(notes))
+
+
+def _file(source: str) -> str:
+    return os.path.abspath(source.split(_OPTION_MARK)[0])
 
 
 def _opened(source: str, options: list[str]) -> gdal.Dataset | None:

@@ -91,6 +91,7 @@ class DeskState(QObject):
                 self.session = Session(self.reviewed.objects(), place.order, place.filters)
                 if place.current is not None:
                     self.session.resume(place.current)
+                self._go_to_selected()
                 self._learn_classes()
                 look.put_on(layer)
                 look.set_cuts(layer, place.filters.cuts)
@@ -198,11 +199,15 @@ class DeskState(QObject):
 
     def _selected(self, *_) -> None:
         """One object that is selected on the map is the one to decide on, whether or not it passes the filters."""
-        selected = self.reviewed.layer.selectedFeatureIds()
-        if len(selected) == 1 and selected[0] != self.session.current and self.session.visit(selected[0]):
+        if self._go_to_selected():
             self.on_map = True
             self.current_changed.emit()
             self.on_map = False
+
+    def _go_to_selected(self) -> bool:
+        """What keys decide on is what is shown. Gives whether that is another one now."""
+        selected = self.reviewed.layer.selectedFeatureIds()
+        return len(selected) == 1 and selected[0] != self.session.current and self.session.visit(selected[0])
 
     def _layer_changed(self, ids: set[int] | None) -> None:
         current = self.session.current
@@ -211,6 +216,7 @@ class DeskState(QObject):
         else:
             there = self.reviewed.objects(ids)
             self.session.update(there, ids.difference(item.id for item in there))
+        self._go_to_selected()  # what was drawn has another id once it is saved
         self._learn_classes()
         self.shown_changed.emit()
         self.saving_changed.emit()

@@ -10,6 +10,7 @@ from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from rs4d_qgis.dock.scroll import PanelScroll
+from rs4d_qgis.layers.live import is_live
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.edits.edit_bar import EditBar
 from rs4d_qgis.review.errors import ReviewRefused
@@ -166,7 +167,7 @@ class ReviewDock(QgsDockWidget):
             self._canvas.setFocus()
 
     def _outdated(self) -> None:
-        """The layer has other data or fields: its review begins anew, once QGIS is done with that."""
+        """The layer has other data, another filter or other fields: its review begins anew, once QGIS is done."""
         layer_id = self.reviewed.layer.id()
         self.layers.choose(None)
         QTimer.singleShot(0, partial(self._put_again, layer_id))
@@ -181,7 +182,10 @@ class ReviewDock(QgsDockWidget):
         ready = [
             layer
             for layer in QgsProject.instance().mapLayers().values()
-            if isinstance(layer, QgsVectorLayer) and layer.isValid() and not missing_fields(layer)
+            if isinstance(layer, QgsVectorLayer)
+            and layer.isValid()
+            and not missing_fields(layer)
+            and not is_live(layer)
         ]
         if active in ready:
             return active

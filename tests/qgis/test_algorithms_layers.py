@@ -10,12 +10,14 @@ from qgis.core import (
     QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
+    QgsExpressionContextUtils,
     QgsFeature,
     QgsGeometry,
     QgsPointXY,
     QgsProcessingContext,
     QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
     QgsProcessingUtils,
     QgsProject,
     QgsRectangle,
@@ -23,6 +25,7 @@ from qgis.core import (
 )
 
 from rs4d_qgis.layers.results import result_fields, set_provenance, style_result
+from rs4d_qgis.review.reviewed import look
 
 RECORD = {
     "run": "run-1",
@@ -230,6 +233,27 @@ def reviewed(harbour, utm_scene) -> QgsVectorLayer:
     harbour.changeAttributeValue(ship.id(), harbour.fields().indexOf("edited"), True)
     yield harbour
     harbour.rollBack()
+
+
+def test_what_is_cleaned_up_in_a_review_does_not_look_like_under_review(harbour):
+    from processing.gui.Postprocessing import handleAlgorithmResults
+
+    style_result(harbour, {"ship": "#e41a1c"})
+    look.put_on(harbour)
+    look.set_cuts(harbour, {"ship": 1.0})
+    project = QgsProject.instance()
+    parameters = {"INPUT": harbour, "OUTPUT": QgsProcessingOutputLayerDefinition("TEMPORARY_OUTPUT", project)}
+    results, ok, context = run_processing("rs4d:postprocess", parameters, QgsProcessingFeedback())
+    algorithm = QgsApplication.processingRegistry().algorithmById("rs4d:postprocess")
+    assert ok
+    assert handleAlgorithmResults(algorithm, context, QgsProcessingFeedback(), parameters=parameters)
+    try:
+        made = project.mapLayer(results["OUTPUT"])
+        assert {category.value() or "" for category in made.renderer().categories()} == {"ship", ""}
+        assert made.renderer().classAttribute() == "class"
+        assert QgsExpressionContextUtils.layerScope(made).variable(look.CUTS_VARIABLE) == "{}"
+    finally:
+        project.clear()
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import write_generated_scenes
 from map_server import MapServer
+from osgeo import gdal
 from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRectangle, QgsSettings, QgsVectorLayer
 from qgis.gui import QgsMapCanvas
 
@@ -189,3 +190,17 @@ def test_a_run_with_a_model_that_is_gone_does_not_start(start, raster, model, tm
         run.start()
     with pytest.raises(RunRefused):
         SegmentRun(replace(settings, layer_id="gone"), model, tmp_path / "result.gpkg", QgsMapCanvas()).start()
+
+
+def test_a_run_on_a_layer_that_cannot_be_placed_is_refused_with_the_reason(raster, model, tmp_path):
+    path = tmp_path / "points.tif"
+    in_a_row = [gdal.GCP(440_000 + col, 4_640_000, 0, col, 0) for col in (0, 10, 20, 30)]
+    gdal.Translate(str(path), raster.source(), GCPs=in_a_row, outputSRS=raster.crs().toWkt()).FlushCache()
+    layer = QgsProject.instance().addMapLayer(QgsRasterLayer(str(path), "points"))
+    settings = RunSettings(layer.id(), "points", "", "gdal", whole_layer(raster), model=model["path"])
+    canvas = QgsMapCanvas()
+    run = SegmentRun(settings, model, tmp_path / "result.gpkg", canvas, canvas)
+    with pytest.raises(RunRefused, match=r"^Layer “points” cannot be read in its place: .*not solvable$"):
+        run.start()
+    assert not run.state.busy
+    canvas.deleteLater()

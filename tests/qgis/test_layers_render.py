@@ -18,7 +18,8 @@ from qgis.core import (
     QgsRectangle,
 )
 
-from rs4d_qgis.layers.render import RenderCancelled, RenderError, Rendering, choose_offered
+from rs4d_qgis.layers.errors import RenderCancelled, RenderError
+from rs4d_qgis.layers.render import Rendering, choose_offered
 from rs4d_qgis.layers.source import ground_resolution_m
 
 ZOOM = 18

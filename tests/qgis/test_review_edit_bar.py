@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from osgeo import gdal
 from qgis.core import (
     QgsApplication,
     QgsCoordinateReferenceSystem,
@@ -182,6 +183,25 @@ def test_without_its_imagery_what_the_map_shows_is_looked_at(dock, layer, segmen
     assert said(dock).startswith("The engine looks at files only, and tiles is none: ")
     raster = QgsProject.instance().addMapLayer(QgsRasterLayer(str(moved), "moved"))
     qgis_canvas.setLayers([layer, raster])
+    dock.edits.work.guarded(dock.edits.work.outline, around(missed))
+    answered(dock)
+    assert iou(layer.selectedFeatures()[0].geometry(), missed.geometry()) > 0.5
+
+
+def test_imagery_is_looked_at_with_the_crs_that_it_got_in_qgis(dock, layer, segmented_scene, tmp_path, qgis_canvas):
+    missed = buildings(layer)[1]
+    with dock.reviewed.edit("missed"):
+        layer.deleteFeature(missed.id())
+    scene = tmp_path / "flight.tif"
+    options = ["PROFILE=BASELINE", "TFW=YES"]
+    gdal.Translate(str(scene), str(segmented_scene.scene), creationOptions=options).FlushCache()
+    scene.with_name("flight.tif.aux.xml").unlink(missing_ok=True)
+    raster = QgsProject.instance().addMapLayer(QgsRasterLayer(str(scene), "flight"))
+    dock.desk.scene = lambda: str(scene)
+    dock.edits.work.guarded(dock.edits.work.outline, around(missed))
+    answered(dock)
+    assert "no known size on the ground" in said(dock)
+    raster.setCrs(layer.crs())
     dock.edits.work.guarded(dock.edits.work.outline, around(missed))
     answered(dock)
     assert iou(layer.selectedFeatures()[0].geometry(), missed.geometry()) > 0.5

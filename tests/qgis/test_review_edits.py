@@ -354,6 +354,21 @@ def test_a_raw_shape_comes_back_with_its_area_days_later(file_desk, tmp_path):
     later.tear_down()
 
 
+def test_a_raw_shape_comes_back_where_edits_were_saved_after_the_review(file_desk):
+    layer, court = file_desk.layer, file_desk.ids["court"]
+    raw = file_desk.content()[court]
+    EDITS["fill holes"](file_desk)
+    file_desk.editor.tear_down()
+    file_desk.reviewed.tear_down()
+    file_desk.layer = None
+    assert layer.commitChanges()
+    later = Desk(layer)
+    assert later.content()[court] != raw
+    assert later.editor.revert([court]) == 1
+    assert later.content()[court] == raw
+    later.tear_down()
+
+
 def test_a_raw_shape_comes_back_before_anything_was_saved(desk):
     raw = desk.content()
     EDITS["fill holes"](desk)

@@ -7,7 +7,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from conftest import run_engine_python
+from conftest import run_engine_python, run_processing
+from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsFeature,
@@ -201,6 +202,30 @@ def test_chips_of_another_scene_and_resolution(desk, export, tmp_path, utm_scene
     coco = json.loads((tmp_path / "set" / "annotations.json").read_text())
     assert coco["info"]["resolution_m"] == pytest.approx(1.0, rel=0.01)
     assert coco["info"]["scene"] == str(utm_scene)
+
+
+def test_a_scene_whose_crs_only_qgis_knows_has_its_pixels_cut_and_counted(desk, export, tmp_path, utm_scene):
+    scene = tmp_path / "flight 1.tif"
+    gdal.Translate(str(scene), str(utm_scene), creationOptions=["PROFILE=BASELINE", "TFW=YES"]).FlushCache()
+    scene.with_name("flight 1.tif.aux.xml").unlink(missing_ok=True)
+    raster = QgsProject.instance().addMapLayer(QgsRasterLayer(str(scene), "flight"))
+    assert not raster.crs().isValid()
+    layer = desk.reviewed.layer
+    set_provenance(layer, {**RECORD, "scene": str(scene)})
+    assert "only one of the layer and the scene “flight” has a CRS" in export("coco", tmp_path / "refused.json")
+    raster.setCrs(layer.crs())
+    export("coco", tmp_path / "desk.json")
+    _, ok, _ = run_processing("rs4d:export", {"INPUT": layer, "OUTPUT": str(tmp_path / "toolbox.json")})
+    assert ok
+    for name, number in (("desk", 3), ("toolbox", 4)):  # the toolbox does not leave out what was rejected
+        coco = json.loads((tmp_path / f"{name}.json").read_text())
+        assert coco["images"][0]["file_name"] == "flight 1.tif"
+        assert coco["annotations"][0]["bbox"] == pytest.approx([0, 20, 40, 20])  # of half a metre
+        assert len(coco["annotations"]) == number
+    export("chips", tmp_path / "set", chip_px=64)
+    assert len(json.loads((tmp_path / "set" / "annotations.json").read_text())["images"]) > 0
+    export.widget.scene.setLayer(raster)
+    assert "3 objects are in" in export("chips", tmp_path / "chosen", chip_px=64)
 
 
 def test_nothing_is_replaced_without_asking(desk, export, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from qgis.core import (
+    NULL,
     QgsApplication,
     QgsExpressionContext,
     QgsExpressionContextUtils,
@@ -21,10 +22,11 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QEvent, QPoint, QSize, Qt, QTimer
 from qgis.PyQt.QtGui import QColor, QKeyEvent
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QApplication, QComboBox, QLabel, QMessageBox, QPushButton, QWidget
+from qgis.PyQt.QtWidgets import QApplication, QComboBox, QInputDialog, QLabel, QMessageBox, QPushButton, QWidget
 from review_dock import on_screen
 from review_layer import contents, opened, statuses, write_layer
 
+from rs4d_qgis.layers.live import LiveLayer
 from rs4d_qgis.layers.results import style_result
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.errors import ReviewRefused
@@ -206,6 +208,70 @@ def test_what_is_selected_is_what_keys_decide_on(dock, layer, qgis_canvas):
     assert statuses(layer)[other] == REJECTED
 
 
+def test_what_was_selected_before_the_review_is_what_it_shows(layer, qgis_iface, qgis_canvas):
+    layer.selectByIds([17])
+    with on_screen(layer, qgis_iface, qgis_canvas) as dock:
+        assert dock.session.current == 17
+        QTest.keyClick(qgis_canvas, "r")
+        QTest.keyClick(qgis_canvas, "r")
+        rejected = [item for item, status in statuses(layer).items() if status == REJECTED]
+        assert len(rejected) == 2
+        assert 17 in rejected
+
+
+def test_saving_edits_keeps_the_place_and_what_is_shown(dock, layer, qgis_canvas):
+    for _ in range(5):
+        QTest.keyClick(qgis_canvas, "s")
+    here, following = dock.session.queue[5:7]
+    dock.edits.work.editor.redraw(here, layer.getGeometry(here).buffer(1, 4), accept=True)
+    dock.reviewed.save_edits()
+    assert dock.session.current == following
+    x, y = layer.extent().xMinimum() - 100, layer.extent().yMinimum() - 100
+    dock.edits.work.guarded(dock.edits.work.draw, [QgsPointXY(x, y), QgsPointXY(x + 9, y), QgsPointXY(x + 9, y + 9)])
+    dock.reviewed.save_edits()  # what was drawn gets its id now, and stays selected
+    (drawn,) = layer.selectedFeatureIds()
+    assert dock.session.current == drawn > 0
+    layer.rollBack()
+
+
+def test_a_filter_of_the_layer_holds_in_the_review(dock, layer, qgis_canvas):
+    layer.setSubsetString("\"class\" = 'ship'")
+    QTest.qWait(10)
+    assert {item.class_name for item in dock.session.objects.values()} == {"ship"}
+    QTest.keyClick(qgis_canvas, "r")
+    dock.desk.decide(dock.session.shown, REJECTED)
+    layer.setSubsetString("")
+    QTest.qWait(10)
+    assert {layer.getFeature(item)["class"] for item, status in statuses(layer).items() if status == REJECTED} == {
+        "ship"
+    }
+    assert len(dock.session.objects) == 60
+
+
+def test_a_layer_that_the_project_protects_is_not_written_to(dock, layer, qgis_canvas):
+    layer.setReadOnly(True)
+    QTest.keyClick(qgis_canvas, "r")
+    assert dock.reviewed.trouble == "the layer is read-only"
+    assert set(statuses(layer).values()) == {PENDING}
+    layer.setReadOnly(False)
+    assert dock.reviewed.save_decisions()
+    assert list(statuses(layer).values()).count(REJECTED) == 1
+
+
+def test_a_class_is_known_however_it_is_spelt_and_may_hold_braces(dock, layer, monkeypatch):
+    monkeypatch.setattr(QInputDialog, "getItem", lambda *_: ("Building ", True))
+    item = next(item.id for item in dock.session.objects.values() if item.class_name == "ship")
+    layer.selectByIds([item])
+    dock.decisions._other_class()
+    assert layer.getFeature(item)["class"] == "building"
+    monkeypatch.setattr(QInputDialog, "getItem", lambda *_: ("{a}", True))
+    layer.selectByIds([4, 9])
+    asked = answer(QMessageBox.StandardButton.Yes)
+    dock.decisions._other_class()
+    assert asked[0].startswith("Set class {a} on 2 objects?")
+    assert {layer.getFeature(item)["class"] for item in (4, 9)} == {"{a}"}
+
+
 def test_keys_ask_where_several_are_selected(dock, layer, qgis_canvas):
     layer.selectByIds([4, 9, 12])
     assert "3 objects are selected" in part(dock, "review_object", QLabel).text()
@@ -347,6 +413,38 @@ def test_accepted_objects_and_those_without_a_score_stay_whatever_the_cut(dock, 
     assert shades(layer) == set()
 
 
+def test_the_cut_of_what_has_no_class_is_the_same_on_the_map_and_in_the_queue(dock, layer):
+    dock.close()
+    field = layer.fields().indexOf("class")
+    assert layer.dataProvider().changeAttributeValues({item: {field: NULL} for item in statuses(layer)})
+    layer.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple({"color": "#ff0000", "outline_style": "no"})))
+    dock.show()
+    dock.review(layer)
+    assert shades(layer) == {"building"}
+    drag_cut(dock, 0.99)
+    assert (dock.session.left, shades(layer)) == (0, set())
+
+
+def test_what_is_changed_of_the_classes_look_in_a_review_stays(dock, layer, tmp_path):
+    own = {
+        category.value() or "": category.symbol().symbolLayer(0).properties()
+        for category in look.own_renderer(layer).categories()
+    }
+    changed = layer.renderer().clone()
+    places = {category.value(): place for place, category in enumerate(changed.categories())}
+    changed.updateCategoryRenderState(places["ship"], False)
+    changed.updateCategorySymbol(places["vehicle"], QgsFillSymbol.createSimple({"color": "#ff00ff"}))
+    layer.setRenderer(changed)
+    assert QgsProject.instance().write(str(tmp_path / "review.qgz"))  # takes the look off, and puts it on again
+    QTest.qWait(10)
+    dock.close()
+    there = {category.value() or "": category for category in layer.renderer().categories()}
+    assert set(there) == set(own)
+    assert {value for value, category in there.items() if not category.renderState()} == {"ship"}
+    assert there["vehicle"].symbol().color().name() == "#ff00ff"
+    assert all(there[value].symbol().symbolLayer(0).properties() == own[value] for value in ("building", "ship", ""))
+
+
 def test_any_look_takes_part_in_a_review_and_comes_back(layer, qgis_iface, dock):
     dock.close()
     layer.setRenderer(QgsSingleSymbolRenderer(QgsFillSymbol.createSimple({"color": "#ff0000", "outline_style": "no"})))
@@ -398,6 +496,24 @@ def test_a_layer_without_the_fields_is_offered_them(dock, tmp_path):
     QTest.mouseClick(part(dock, "add_fields"), Qt.MouseButton.LeftButton)
     assert dock.reviewed.layer is polygons
     assert not part(dock, "add_fields").isVisibleTo(dock)
+
+
+def test_the_layer_of_a_run_that_goes_on_is_not_offered(dock, layer, qgis_iface):
+    live = LiveLayer("Found so far", "run", layer.fields(), layer.crs(), COLORS)
+    assert dock.reviewed.layer is layer
+    dock.layers.choose(None)
+    qgis_iface.setActiveLayer(live.layer)
+    offered = part(dock, "review_layer", QComboBox)
+    assert [offered.itemText(row) for row in range(offered.count())] == ["Choose a layer of polygons", "objects"]
+    dock.review()
+    assert dock.reviewed.layer is layer
+    kept = QgsProject.instance().addMapLayer(live.layer.clone())
+    dock.review(kept)
+    assert dock.reviewed.layer is kept
+    later = ReviewDock(qgis_iface)
+    assert part(later, "review_layer", QComboBox).count() == 3
+    later.tear_down()
+    later.deleteLater()
 
 
 def test_a_layer_that_is_removed_leaves_an_empty_desk(dock, layer, qgis_canvas):

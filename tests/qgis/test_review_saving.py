@@ -497,6 +497,27 @@ def test_a_layer_with_other_things_in_fields_of_these_names_is_refused(qgis_ifac
         DeskState(qgis_iface).review(layer)
 
 
+def test_fields_are_not_added_beside_those_of_their_names_in_capitals(qgis_app, tmp_path):
+    path = str(tmp_path / "parcels.shp")
+    options = QgsVectorFileWriter.SaveVectorOptions()
+    options.driverName = "ESRI Shapefile"
+    memory = QgsVectorLayer("Polygon?crs=EPSG:32631&field=name:string&field=CLASS:string", "parcels", "memory")
+    QgsVectorFileWriter.writeAsVectorFormatV3(memory, path, QgsCoordinateTransformContext(), options)
+    layer = QgsVectorLayer(path, "parcels", "ogr")
+    with pytest.raises(ReviewRefused, match="parcels has CLASS where a review needs class: rename that first"):
+        add_review_fields(layer)
+    assert QgsVectorLayer(path, "parcels", "ogr").fields().names() == ["name", "CLASS"]
+    layer.startEditing()
+    layer.renameAttribute(1, "class")
+    layer.commitChanges()
+    layer.setReadOnly(True)
+    with pytest.raises(ReviewRefused, match="it is read-only"):
+        add_review_fields(layer)
+    layer.setReadOnly(False)
+    add_review_fields(layer)
+    assert missing_fields(layer) == []
+
+
 def test_a_format_that_is_written_anew_with_each_change_is_refused_with_what_to_do(foreign):
     before = Path(foreign.source()).read_text()
     with pytest.raises(ReviewRefused, match="Save it as a GeoPackage, and review that"):

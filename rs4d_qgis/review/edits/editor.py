@@ -70,6 +70,9 @@ class Editor(QObject):
         """Let go of the layer."""
         self._new.tear_down()
         if not sip.isdeleted(self.layer):
+            buffer = self.layer.editBuffer()
+            if buffer is not None:  # it may be saved after the review
+                self.raw.keep(list(buffer.changedGeometries()))
             self.layer.geometryChanged.disconnect(self._follow)
             self.layer.beforeCommitChanges.disconnect(self._before_commit)
 
@@ -84,8 +87,8 @@ class Editor(QObject):
         return best.id()
 
     def split(self, ids: Iterable[int], line: list[QgsPointXY]) -> list[int]:
-        """Cut objects along a line. The largest piece of each stays the object; the others are new ones, of its class
-        and status. Returns the ids of all pieces."""
+        """Cut objects along a line. The largest piece of each stays the object; the others are new ones, of which the
+        same is told. Returns the ids of all pieces."""
         cut = [(feature, shapes.split(feature.geometry(), line)) for feature in self._there(ids)]
         cut = [(feature, [self._fitting(piece) for piece in pieces]) for feature, pieces in cut if len(pieces) > 1]
         if not cut:
@@ -94,8 +97,8 @@ class Editor(QObject):
         with self._step(tr("Split {}").format(_objects(len(cut)))):
             for feature, (largest, *others) in cut:
                 self._reshape(feature.id(), largest)
-                values = {name: feature[name] for name in ("class", "score", "status", "run")}
-                there += [feature.id(), *(self._add(piece, {**values, "edited": True}) for piece in others)]
+                values = {**self._told(feature), "edited": True}
+                there += [feature.id(), *(self._add(piece, values) for piece in others)]
         return there
 
     def cut_hole(self, ids: Iterable[int], ring: list[QgsPointXY]) -> list[int]:
@@ -280,6 +283,15 @@ class Editor(QObject):
     def _measured(self, shape: QgsGeometry) -> object:
         area = self._area.square_metres(shape)
         return NULL if area is None else area
+
+    def _told(self, feature: QgsFeature) -> dict[str, object]:
+        """What an object's fields hold, by name, but for what makes it this one."""
+        keys = self.layer.primaryKeyAttributes()
+        return {
+            name: value
+            for index, (name, value) in enumerate(zip(feature.fields().names(), feature.attributes()))
+            if index not in keys
+        }
 
     def _add(self, shape: QgsGeometry, values: dict[str, object]) -> int:
         attributes = {self.reviewed.field(name): value for name, value in values.items()}

@@ -26,9 +26,10 @@ from rs4d_qgis.dock.zone import DRAWN, Zone
 from rs4d_qgis.engine.client import engine_client
 from rs4d_qgis.engine.tasks import EngineTask
 from rs4d_qgis.layers.bounds import bounds_in
+from rs4d_qgis.layers.errors import RenderError
 from rs4d_qgis.layers.results import provenance
 from rs4d_qgis.layers.runs import read_runs
-from rs4d_qgis.layers.source import scene_source
+from rs4d_qgis.layers.source import layer_of_file, scene_source
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.translation import tr
@@ -52,7 +53,7 @@ class EngineEdits(QObject):
         self._task: EngineTask | None = None
         self._models: list[dict] | None = None
         self._folder: tempfile.TemporaryDirectory | None = None
-        self._scenes: dict[tuple[str, str], str] = {}
+        self._scenes: dict[tuple[str, str, str], str] = {}
 
     @property
     def busy(self) -> bool:
@@ -200,7 +201,8 @@ class EngineEdits(QObject):
         """The imagery of the layer's run; where that is not there, what the map shows there and the engine can read."""
         scene = self._desk.scene()
         if scene is not None:
-            return scene
+            raster = layer_of_file(scene)
+            return (None if raster is None else self._readable(raster)) or scene
         elsewhere = []
         for layer in self._desk.iface.mapCanvas().layers():
             if not isinstance(layer, QgsRasterLayer):
@@ -208,15 +210,10 @@ class EngineEdits(QObject):
             here = bounds_in(layer.crs(), box, crs)
             if here is None or not layer.extent().intersects(here):
                 continue
-            key = (layer.id(), layer.source())
-            if key not in self._scenes:
-                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="rs4d-")
-                source = scene_source(layer, Path(tempfile.mkdtemp(dir=self._folder.name)))
-                if source is None:
-                    elsewhere.append(layer.name())
-                    continue
-                self._scenes[key] = source.path
-            return self._scenes[key]
+            path = self._readable(layer)
+            if path is not None:
+                return path
+            elsewhere.append(layer.name())
         if elsewhere:
             raise ReviewRefused(
                 tr(
@@ -227,6 +224,20 @@ class EngineEdits(QObject):
         raise ReviewRefused(
             tr("There is no imagery in a file here that the engine could look at: add it to the map, or draw by hand")
         )
+
+    def _readable(self, layer: QgsRasterLayer) -> str | None:
+        """The layer as the engine can read it, by the same name each time: the engine knows again what it has seen."""
+        key = (layer.id(), layer.source(), layer.crs().toWkt())
+        if key not in self._scenes:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="rs4d-")
+            try:
+                source = scene_source(layer, Path(tempfile.mkdtemp(dir=self._folder.name)))
+            except RenderError as error:
+                raise ReviewRefused(str(error)) from error
+            if source is None:
+                return None
+            self._scenes[key] = source.path
+        return self._scenes[key]
 
 
 def _chosen(models: list[dict], sha256: str | None) -> dict | None:

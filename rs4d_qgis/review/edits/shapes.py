@@ -100,7 +100,7 @@ def filled(shape: QgsGeometry) -> QgsGeometry:
 
 def has_holes(shape: QgsGeometry) -> bool:
     """Whether it has any."""
-    return any(len(part.asPolygon()) > 1 for part in _parts(shape))
+    return not shape.isNull() and any(len(part.asPolygon()) > 1 for part in _parts(shape))
 
 
 def simplified(shape: QgsGeometry, tolerance: tuple[float, float]) -> QgsGeometry:

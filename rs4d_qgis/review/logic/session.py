@@ -67,13 +67,18 @@ class Session:
         return {name: Counter(count) for name, count in sorted(self._counts.items()) if sum(count.values())}
 
     def reload(self, objects: Iterable[ReviewObject]) -> None:
-        """Take these for all there are. Stays at the current object, if it passes."""
+        """Take these for all there are. Stays at the current object; where that does not pass, at the next one that
+        does."""
+        ahead = self._queue[self._place :]
         self._objects = {item.id: item for item in objects}
         self._counts: dict[str, Counter] = {}
         self.scores_version += 1
         for item in self._objects.values():
             self._count(item, 1)
         self._line_up()
+        following = next((item for item in ahead if item in self._queued), None)
+        if following is not None:
+            self.go(following)
 
     def set_order(self, order: Order) -> None:
         """Line up anew, and begin with the first one."""

@@ -26,7 +26,8 @@ from qgis.PyQt.QtWidgets import (
 from rs4d_qgis.compat import RASTER_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
 from rs4d_qgis.layers.class_names import class_label
-from rs4d_qgis.layers.source import local_file
+from rs4d_qgis.layers.errors import RenderError
+from rs4d_qgis.layers.source import layer_of_file, scene_source
 from rs4d_qgis.plain_text import as_it_is
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.logic.summary import summarize, to_csv
@@ -129,12 +130,14 @@ class ExportBox(QWidget):
             return
         ids = chosen(session, self.objects.currentData())
         layer = self._desk.reviewed.layer
+        folder = tempfile.TemporaryDirectory(prefix="rs4d-")
         params: dict[str, Any] = {"output": str(output)}
+        names = {}
         if kind.name in (CHIPS, COCO):
-            chosen_scene = self.scene.currentLayer()
-            params["scene"] = self._desk.scene() if chosen_scene is None else local_file(chosen_scene)
-            if chosen_scene is not None and params["scene"] is None:
-                self.work.warn(tr("Layer “{}” is no file, and has no pixels to cut.").format(chosen_scene.name()))
+            try:
+                params["scene"], names = self._scene(Path(tempfile.mkdtemp(dir=folder.name)))
+            except RenderError as refused:
+                self.work.warn(str(refused))
                 return
         if kind.name == CHIPS:
             snapshot = LayerSnapshot(layer, None, session.objects, statuses_for_chips(session, ids))
@@ -144,10 +147,10 @@ class ExportBox(QWidget):
         self._remember()
 
         def work(task) -> dict[str, Any]:
-            with tempfile.TemporaryDirectory(prefix="rs4d-") as folder:
-                path = Path(folder) / "objects.gpkg"
+            with folder:
+                path = Path(folder.name) / "objects.gpkg"
                 snapshot.write(path, task)
-                return ask_engine(task, "export", {"layer": str(path), **params}, {path: snapshot.name})
+                return ask_engine(task, "export", {"layer": str(path), **params}, {path: snapshot.name, **names})
 
         self.work.start(tr("Export {}").format(snapshot.name), work, lambda result: self._done(result, len(ids)))
 
@@ -261,6 +264,21 @@ class ExportBox(QWidget):
         if typed:
             self.file.setFilePath(str(renamed(Path(typed), kind)))
         self._rule.say(_rule(kind))
+
+    def _scene(self, folder: Path) -> tuple[str | None, dict[Path, str]]:
+        """The chosen scene, or else that of the run, as the engine can read it; and what the user calls it.
+
+        Raises:
+            RenderError: it cannot.
+        """
+        layer, path = self.scene.currentLayer(), self._desk.scene()
+        raster = layer_of_file(path) if layer is None and path is not None else layer
+        source = None if raster is None else scene_source(raster, folder)
+        if source is not None:
+            return source.path, {Path(source.path): raster.name()}
+        if layer is not None:
+            raise RenderError(tr("Layer “{}” is no file, and has no pixels to cut.").format(layer.name()))
+        return path, {}
 
     def _may_write(self, kind: Format, output: Path) -> bool:
         """Nothing that is there is replaced without the analyst's word."""

@@ -17,7 +17,7 @@ from qgis.PyQt.QtWidgets import (
 )
 
 from rs4d_qgis.dock.quiet_label import QuietLabel
-from rs4d_qgis.layers.class_names import class_label
+from rs4d_qgis.layers.class_names import as_known, class_label
 from rs4d_qgis.layers.statuses import ACCEPTED, PENDING, REJECTED
 from rs4d_qgis.review.desk_state import DeskState
 from rs4d_qgis.review.logic.objects import ReviewObject
@@ -120,7 +120,7 @@ class DecideBox(QWidget):
     def _other_class(self) -> None:
         name, ok = QInputDialog.getItem(self, tr("Set class"), tr("Class:"), self._desk.classes, 0, True)
         if ok and name.strip():
-            self._set_class(name.strip())
+            self._set_class(*as_known([name.strip()], self._desk.classes))
 
     def _set_class(self, name: str) -> None:
         ids = self._desk.selection()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from qgis.PyQt.QtWidgets import QMessageBox, QWidget
 
 from rs4d_qgis.layers.class_names import class_label
@@ -17,7 +20,7 @@ def decide_on_many(parent: QWidget, desk: DeskState, ids: list[int], status: str
         desk.say(tr("There is nothing to decide on."))
         return False
     question = {ACCEPTED: tr("Accept {}?"), REJECTED: tr("Reject {}?"), PENDING: tr("Put {} back to pending?")}[status]
-    if not _agreed(parent, question, len(ids)):
+    if not _agreed(parent, question.format, len(ids)):
         return False
     desk.decide(ids, status)
     return True
@@ -25,19 +28,17 @@ def decide_on_many(parent: QWidget, desk: DeskState, ids: list[int], status: str
 
 def set_class_of_many(parent: QWidget, desk: DeskState, ids: list[int], name: str) -> None:
     """Ask, with their number, and give them this class."""
-    if _agreed(parent, tr("Set class {} on {{}}?").format(class_label(name)), len(ids)):
+    if _agreed(parent, partial(tr("Set class {} on {}?").format, class_label(name)), len(ids)):
         desk.set_class(ids, name)
 
 
-def _agreed(parent: QWidget, question: str, number: int) -> bool:
+def _agreed(parent: QWidget, question: Callable[[str], str], number: int) -> bool:
     buttons = QMessageBox.StandardButton
     # A stray Enter decides nothing.
     answer = QMessageBox.question(
         parent,
         tr("Decide on many"),
-        question.format(count(number, tr("object"), tr("objects")))
-        + "\n\n"
-        + tr("It is one step, which Undo takes back."),
+        question(count(number, tr("object"), tr("objects"))) + "\n\n" + tr("It is one step, which Undo takes back."),
         buttons.Yes | buttons.No,
         buttons.No,
     )

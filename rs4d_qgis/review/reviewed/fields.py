@@ -45,15 +45,23 @@ def add_review_fields(layer: QgsVectorLayer) -> None:
     """Add what `missing_fields` tells, in the file itself: status pending, not edited, area as measured; else empty.
 
     Raises:
-        ReviewRefused: the layer's file or format does not allow it.
+        ReviewRefused: the layer, its file or its format does not allow it.
     """
     missing = missing_fields(layer)
     provider = layer.dataProvider()
     wanted = QgsVectorDataProvider.Capability.AddAttributes | QgsVectorDataProvider.Capability.ChangeAttributeValues
     if layer.isEditable() and layer.isModified():
         raise ReviewRefused(tr("Save or discard the edits of {} first").format(layer.name()))
+    # To most formats these are the same name: they would refuse ours, or give it another one.
+    in_the_way = [name for name in layer.fields().names() if name.lower() in missing]
+    if in_the_way:
+        raise ReviewRefused(
+            tr("{} has {} where a review needs {}: rename that first").format(
+                layer.name(), ", ".join(in_the_way), ", ".join(name.lower() for name in in_the_way)
+            )
+        )
     rewritten = provider.name() == "ogr" and provider.storageType() not in _CHANGED_IN_PLACE
-    if rewritten or provider.capabilities() & wanted != wanted:
+    if rewritten or layer.readOnly() or provider.capabilities() & wanted != wanted:
         why = (
             tr("{} is written anew with each change").format(provider.storageType())
             if rewritten

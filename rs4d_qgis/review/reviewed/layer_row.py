@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsApplication, QgsVectorLayer
+from qgis.core import QgsApplication, QgsProject, QgsVectorLayer
 from qgis.gui import QgsMapLayerComboBox
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from rs4d_qgis.compat import POLYGON_LAYERS
 from rs4d_qgis.dock.quiet_label import QuietLabel
+from rs4d_qgis.layers.live import is_live
 from rs4d_qgis.review.errors import ReviewRefused
 from rs4d_qgis.review.reviewed.fields import add_review_fields, missing_fields
 from rs4d_qgis.translation import tr
 
 
 class LayerRow(QWidget):
-    """A list of the project's polygon layers; for one that lacks fields, the way to get them.
+    """A list of the project's polygon layers, but for those of runs that go on; for one that lacks fields, the way to
+    get them.
 
     Signals:
         chosen(layer): a QgsVectorLayer that can be reviewed; None for none.
@@ -51,6 +53,8 @@ class LayerRow(QWidget):
         layout.addLayout(line)
         layout.addWidget(self._lacking)
         layout.addWidget(self._add)
+        self._leave_live_out()
+        QgsProject.instance().layersAdded.connect(self._leave_live_out)
 
     def layer(self) -> QgsVectorLayer | None:
         """The one that is chosen."""
@@ -72,6 +76,11 @@ class LayerRow(QWidget):
             self.refused.emit(str(refused))
             return
         self._changed(layer)
+
+    def _leave_live_out(self, *_) -> None:
+        """What is decided there would go with the layer, and what is found later would not come to the desk."""
+        layers = QgsProject.instance().mapLayers().values()
+        self._layers.setExceptedLayerList([layer for layer in layers if is_live(layer)])
 
     def _show_empty(self) -> None:
         """QGIS shows nothing at all where no layer is chosen, or the one that was is gone."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from qgis.core import (
+    NULL,
     QgsCategorizedSymbolRenderer,
     QgsExpression,
     QgsExpressionContextUtils,
@@ -22,6 +23,7 @@ from qgis.core import (
     QgsRenderContext,
     QgsRendererCategory,
     QgsRuleBasedRenderer,
+    QgsSymbol,
     QgsUnitTypes,
     QgsVectorLayer,
 )
@@ -36,7 +38,7 @@ from rs4d_qgis.translation import tr
 CUTS_VARIABLE = "rs4d_score_cuts"
 # What has no score or is accepted is not cut. QGIS reads the variable once for each drawing, not for each object.
 _CUT = (
-    f'@{CUTS_VARIABLE} <> \'{{}}\' AND "score" < map_get(from_json(@{CUTS_VARIABLE}), "class")'
+    f"@{CUTS_VARIABLE} <> '{{}}' AND \"score\" < map_get(from_json(@{CUTS_VARIABLE}), coalesce(\"class\", ''))"
     f" AND \"status\" IS NOT '{ACCEPTED}'"
 )
 _REJECTED = f"\"status\" IS '{REJECTED}'"
@@ -44,6 +46,7 @@ _REJECTED = f"\"status\" IS '{REJECTED}'"
 # this share of the side of a square of the object's area.
 _ACCEPTED_TIMES = 3
 _MOST_OF_OBJECT = 0.2
+_ACCEPTED_WIDER = f"if(\"status\" IS '{ACCEPTED}', "
 # Units of widths that are the same on any map, by QGIS's names, in a millimetre.
 _IN_MM = {"MM": 1.0, "Point": 72 / 25.4, "Inch": 1 / 25.4, "Pixel": 96 / 25.4}
 # Fills let at least this much of the imagery through; what is to be judged is there.
@@ -72,7 +75,7 @@ def class_colors(layer: QgsVectorLayer) -> dict[str, str]:
 def put_on(layer: QgsVectorLayer) -> None:
     """Give a layer the look of a review, anew where it has it: of a project that was saved in a review."""
     if _has_it(layer):
-        own = own_renderer(layer)
+        own = _own_as_it_is_now(layer)
         if own is None:
             return
         _replace(layer, own)
@@ -91,8 +94,9 @@ def put_on(layer: QgsVectorLayer) -> None:
 
 
 def take_off(layer: QgsVectorLayer) -> None:
-    """Give a layer its own look back. One that was given another meanwhile keeps that."""
-    own = own_renderer(layer)
+    """Give a layer its own look back, with what was changed of its classes meanwhile. One that was given another keeps
+    that."""
+    own = _own_as_it_is_now(layer)
     if own is not None and _has_it(layer):
         _replace(layer, own)
         layer.triggerRepaint()
@@ -142,6 +146,39 @@ def _has_it(layer: QgsVectorLayer) -> bool:
     if isinstance(renderer, QgsRuleBasedRenderer):
         return any(rule.description() == _MARK for rule in renderer.rootRule().children())
     return False
+
+
+def _own_as_it_is_now(layer: QgsVectorLayer) -> QgsFeatureRenderer | None:
+    """Its own look, and of its classes what somebody has changed, added, left out or hidden in the legend since."""
+    own, look = own_renderer(layer), layer.renderer()
+    if not all(isinstance(renderer, QgsCategorizedSymbolRenderer) for renderer in (own, look)):
+        return own
+    before = {_value(category): category for category in own.categories()}
+    given = _categorized(own, layer.fields().names())
+    as_given = {_value(category): _drawn(category.symbol()) for category in given.categories()}
+    own.deleteAllCategories()
+    for category in look.categories():
+        value = _value(category)
+        if value in (_CUT_MARK, _REJECTED_MARK):
+            continue
+        kept = QgsRendererCategory(category)
+        if value in before and _drawn(kept.symbol()) == as_given[value]:
+            kept.setSymbol(before[value].symbol().clone())
+        else:
+            _unmark_accepted(kept.symbol())
+        own.addCategory(kept)
+    return own
+
+
+def _value(category: QgsRendererCategory) -> str:
+    """The same for that of all others whether or not it was written down and read: nothing becomes an empty text."""
+    value = category.value()
+    return "" if value is None or value == NULL else str(value)
+
+
+def _drawn(symbol: QgsSymbol) -> tuple:
+    """What a user changes of a symbol. Its whole description has more: newer versions of QGIS number the parts."""
+    return symbol.opacity(), [(part.layerType(), part.enabled(), part.properties()) for part in symbol.symbolLayers()]
 
 
 def _categorized(own: QgsCategorizedSymbolRenderer, fields: list[str]) -> QgsCategorizedSymbolRenderer:
@@ -211,8 +248,14 @@ def _mark_accepted(look: QgsFeatureRenderer) -> None:
             if unit in _IN_MM:
                 side = f'{1000 * _IN_MM[unit]} * sqrt("area_m2") / @map_scale'
                 accepted = f"max({width}, min({wider}, coalesce({_MOST_OF_OBJECT} * {side}, {wider})))"
-            marked = f"if(\"status\" IS '{ACCEPTED}', {accepted}, {width})"
+            marked = f"{_ACCEPTED_WIDER}{accepted}, {width})"
             layer.setDataDefinedProperty(STROKE_WIDTH, _property(marked))
+
+
+def _unmark_accepted(symbol: QgsSymbol) -> None:
+    for part in symbol.symbolLayers():
+        if part.dataDefinedProperties().property(STROKE_WIDTH).expressionString().startswith(_ACCEPTED_WIDER):
+            part.setDataDefinedProperty(STROKE_WIDTH, QgsProperty())
 
 
 @cache

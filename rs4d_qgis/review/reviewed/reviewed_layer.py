@@ -43,8 +43,8 @@ class ReviewedLayer(QObject):
     Signals:
         changed(set of int, or None): ids of the features that changed, came or went; None where anything may have.
         saving_changed(): `waiting` or `trouble` is another one.
-        outdated(): the layer has other data or other fields. Nothing is read and written any more: ids may be those of
-            other objects.
+        outdated(): the layer has other data, another filter or other fields. Nothing is read and written any more: ids
+            may be those of other objects.
     """
 
     changed = pyqtSignal(object)
@@ -83,6 +83,7 @@ class ReviewedLayer(QObject):
         self._retry.timeout.connect(self.save_decisions)
         layer.updatedFields.connect(self._look_at_data)
         layer.dataSourceChanged.connect(self._look_at_data)
+        layer.subsetStringChanged.connect(self._look_at_data)
         layer.attributeValueChanged.connect(self._value_changed)
         layer.geometryChanged.connect(self._geometry_changed)
         layer.featureAdded.connect(self._touch)
@@ -111,6 +112,7 @@ class ReviewedLayer(QObject):
         for signal, slot in (
             (self.layer.updatedFields, self._look_at_data),
             (self.layer.dataSourceChanged, self._look_at_data),
+            (self.layer.subsetStringChanged, self._look_at_data),
             (self.layer.attributeValueChanged, self._value_changed),
             (self.layer.geometryChanged, self._geometry_changed),
             (self.layer.featureAdded, self._touch),
@@ -314,7 +316,9 @@ class ReviewedLayer(QObject):
         provider.clearErrors()
         if provider.transaction() is not None:  # what is written into it goes with it, if it is taken back
             saved, trouble = False, tr("the edits of this project are one transaction: save them")
-        elif provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues:
+        elif not self.layer.readOnly() and (
+            provider.capabilities() & QgsVectorDataProvider.Capability.ChangeAttributeValues
+        ):
             saved = provider.changeAttributeValues(due)
             trouble = "" if saved else _reason(provider.errors())
         else:
