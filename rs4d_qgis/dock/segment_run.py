@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -221,6 +222,8 @@ class SegmentRun(QObject):
     def _executed(self, ok: bool, _results: dict) -> None:
         self._task = None
         QgsProject.instance().cleared.disconnect(self._project_gone)
+        if self._feedback.isCanceled():  # maybe from the task manager's list
+            self._set(self.state.cancel_asked())
         layer = self._result_layer()
         found = 0 if layer is None else layer.featureCount()
         self._take_live_away()
@@ -250,14 +253,17 @@ class SegmentRun(QObject):
         group.setExpanded(True)
 
     def _result_layer(self) -> QgsVectorLayer | None:
-        """The layer of the file; None, and no file either, where nothing was found."""
+        """The layer of the file; None, and no file either, where nothing was found. What cannot be opened stays."""
         if not self.output.exists():
             return None
         layer = open_result(self.output, self.settings, self.began)
         if layer.isValid() and layer.featureCount() > 0:
             return layer
+        opens = layer.isValid()
         del layer  # it holds the file open
-        self.output.unlink()
+        if opens:
+            with suppress(OSError):  # another program has it open
+                self.output.unlink()
         return None
 
     def _colors_of(self, layer: QgsVectorLayer) -> dict[str, str]:

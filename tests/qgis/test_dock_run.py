@@ -7,7 +7,16 @@ import pytest
 from conftest import write_generated_scenes
 from map_server import MapServer
 from osgeo import gdal
-from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRectangle, QgsSettings, QgsVectorLayer
+from qgis.core import (
+    QgsApplication,
+    QgsFeature,
+    QgsGeometry,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsSettings,
+    QgsVectorLayer,
+)
 from qgis.gui import QgsMapCanvas
 
 from rs4d_qgis.dock.forecast import forecast
@@ -144,13 +153,16 @@ def test_a_run_that_finds_nothing_leaves_nothing(start, raster, tmp_path):
     assert list(tmp_path.glob("*")) == []
 
 
-def test_polygons_are_on_the_map_before_the_end_and_cancel_keeps_them(start, raster):
+@pytest.mark.parametrize(
+    "cancel", [SegmentRun.cancel, lambda _: QgsApplication.taskManager().cancelAll()], ids=["in the panel", "in QGIS"]
+)
+def test_polygons_are_on_the_map_before_the_end_and_cancel_keeps_them(start, raster, cancel):
     live = []
 
     def cancel_once_seen(run, state):
         if run._live is not None and run._live.live.layer.featureCount():
             live.append(run._live.live.layer.featureCount())
-            run.cancel()
+            cancel(run)
 
     ended = start(whole_layer(raster), cancel_once_seen, resolution_m=0.1)
     assert live

@@ -86,7 +86,8 @@ class EngineEdits(QObject):
 
         def work(task: EngineTask) -> dict:
             client = engine_client()
-            if self._models is None:
+            known = self._models is not None and sha256 in (None, *(model["sha256"] for model in self._models))
+            if not known:  # one that was not there before may be now
                 hello = client.request("hello", {"model_folders": folders}, cancelled=task.isCanceled)
                 self._models = [
                     {**model, "default": model["path"] == hello["default_model"]}
