@@ -486,6 +486,14 @@ def test_the_map_goes_along_and_keeps_its_scale_where_it_should(dock, layer, qgi
         assert qgis_canvas.scale() == pytest.approx(scale)
 
 
+def test_scores_in_per_cent_are_looked_at(dock, layer):
+    dock.close()
+    layer.dataProvider().changeAttributeValues({1: {layer.fields().indexOf("score"): 87.0}})
+    dock.show()
+    dock.review(layer)
+    assert (dock.session.left, 1 in dock.session.queue) == (60, True)
+
+
 def test_a_layer_without_the_fields_is_offered_them(dock, tmp_path):
     polygons = QgsVectorLayer("Polygon?crs=EPSG:32631&field=name:string", "others", "memory")
     polygons.setCustomProperty("skipMemoryLayersCheck", 1)

@@ -16,7 +16,7 @@ class Filters:
     Attributes:
         classes: None for all.
         statuses: those wanted.
-        least_score, most_score: both included.
+        least_score, most_score: both included. 1 lets more than 1 pass too: others tell scores in per cent.
         cuts: of a class, the score under which its objects are out, unless they are accepted. Classes without one have
             none.
     """
@@ -33,7 +33,8 @@ class Filters:
             return False
         if item.score is None:
             return True
-        return self.least_score <= item.score <= self.most_score and not self.is_cut(item)
+        too_good = item.score > self.most_score < 1.0
+        return item.score >= self.least_score and not too_good and not self.is_cut(item)
 
     def is_cut(self, item: ReviewObject) -> bool:
         """Whether the score cut takes this object away."""
