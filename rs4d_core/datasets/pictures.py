@@ -1,6 +1,7 @@
 """Decode a sample's image."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,14 +33,23 @@ def check_picture(sample: Sample) -> None:
         pass
 
 
+def has_more_than_8_bits(image: Image.Image) -> bool:
+    """Whether a band of an image, not decoded yet, does not fit into what Pillow makes of it.
+
+    Grey pixels of 16 bits, and floats, it clips to 255. Of 16 bits in colour it keeps the high byte alone, and only how
+    it will decode them tells.
+    """
+    decoders = " ".join(str(tile[3]) for tile in image.tile)
+    return image.mode.startswith(("I", "F")) or re.search(r"(RGB[AXa]?|LA);16", decoders) is not None
+
+
 @contextmanager
 def _opened(sample: Sample) -> Iterator[Image.Image]:
     """The image, its pixels not decoded yet. What goes wrong inside the context becomes a DatasetError as well."""
     source = sample.image if isinstance(sample.image, Path) else io.BytesIO(sample.image)
     try:
         with Image.open(source) as image:
-            # Pillow clips 16-bit and float pixels to 255 instead of scaling them.
-            if image.mode.startswith(("I", "F")):
+            if has_more_than_8_bits(image):
                 raise DatasetError(
                     f"{sample.name}: has more than 8 bits a band; stretch it to 8 bits first (gdal_translate -scale)"
                 )

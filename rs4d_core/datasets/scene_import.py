@@ -249,6 +249,8 @@ def _labelled(ground: Ground, job: Job, chip: Chip) -> tuple[Labelled | None, li
     findings, annotations = [], []
     for piece in chip.pieces:
         rings = rings_of(piece.outline)
+        if not rings:  # too thin for the precision of a row
+            continue
         cut = piece.visible < WHOLE
         crowd = cut and not shows_enough(piece.outline.area, piece.outline.area / piece.visible)
         annotations.append(Annotation(int(ground.labels[piece.index]), box_of(rings), rings, crowd=crowd))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rs4d_core.datasets.pictures import has_more_than_8_bits
 from rs4d_core.errors import DatasetError, RS4DError
 from rs4d_core.models.encoder import PATCH
 from rs4d_core.scenes.reading.scene import Scene
@@ -161,11 +162,11 @@ def read_view(view: View, size: int, bands: tuple[int, ...] | None) -> Pixels:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether Pillow reads it: faster, but it knows neither bands nor nodata, and clips more than 8 bits."""
+    """Whether Pillow reads it: faster, but it knows neither bands nor nodata, nor more than 8 bits."""
     if path.suffix.lower() not in PICTURES:
         return False
     with _opened(path) as file:
-        return not file.mode.startswith(("I", "F"))
+        return not has_more_than_8_bits(file)
 
 
 def _size(path: Path, bands: tuple[int, ...] | None) -> tuple[int, int]:

@@ -36,8 +36,9 @@ from rs4d_core.runs.journal import Journal
 from rs4d_core.runs.loop import Counters, TrainingRun
 from rs4d_core.wording import counted
 
-_FREE_SECTIONS = ("running.", "evaluation.")
-"""Settings that a resumed run may change: they touch the weights only as far as other devices compute otherwise."""
+_FREE_SECTIONS = ("running.", "evaluation.every")
+"""Settings that a resumed run may change: they touch the weights only as far as other devices compute otherwise. How
+many images are measured stays: the best model is chosen by the same ones each time."""
 
 
 @dataclass(frozen=True)

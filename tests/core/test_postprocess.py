@@ -16,7 +16,7 @@ from test_regularize import as_seen
 
 from rs4d_core.errors import CancelledError, LayerError, OptionError, OutputError
 from rs4d_core.scenes.layers.postprocess import PostprocessOptions, postprocess_layer
-from rs4d_core.scenes.layers.reshape import without_new_overlaps
+from rs4d_core.scenes.layers.reshape import Reshaper, without_new_overlaps
 from rs4d_core.scenes.polygons.ground import Ground
 
 UTM = "EPSG:32631"
@@ -262,3 +262,9 @@ def test_a_unit_of_degrees_has_two_lengths():
     geod = pyproj.Geod(ellps="WGS84")
     assert across == pytest.approx(geod.inv(2, 60, 2.01, 60)[2] / 0.01, rel=1e-4)
     assert up == pytest.approx(geod.inv(2, 59.99, 2, 60.01)[2] / 0.02, rel=1e-6)
+
+
+@pytest.mark.parametrize("pixel_m", [1e-300, 3e-5, 1e300])
+def test_pixels_that_cannot_be_right_straighten_nothing(pixel_m):
+    house = shapely.MultiPolygon([affinity.rotate(box(500_000, 5_000_000, 500_050, 5_000_025), 3)])
+    assert Reshaper(Ground(pyproj.CRS("EPSG:32633").to_wkt()), 0.0).reshape(house, pixel_m) is house

@@ -161,6 +161,18 @@ def test_scenes_of_names_that_look_alike_are_all_there(tmp_path, monkeypatch, ca
     assert len(set(names)) == 4
 
 
+def test_a_sliver_at_the_edge_of_a_chip_is_left_out(tmp_path, monkeypatch, capsys):
+    houses = write_scene(tmp_path / "scene.tif", (2048, 1024))
+    west, north = ORIGIN[0] + PIXEL_M * (1024 - 0.0045), ORIGIN[1]
+    field = shapely.box(west, north - PIXEL_M * 1000, west + PIXEL_M * 80, north - PIXEL_M)
+    layer = pd.concat([houses, gpd.GeoDataFrame({"kind": ["field"]}, geometry=[field], crs=houses.crs)])
+    layer.to_file(tmp_path / "labels.gpkg")
+    options = ["--class-name", "thing", "--chip", "1024", "--val-share", "0", "-o", tmp_path / "prepared"]
+    prepare(monkeypatch, capsys, tmp_path / "scene.tif", "--layer", tmp_path / "labels.gpkg", *options)
+    boxes = [row["bbox"] for row in json.loads((tmp_path / "prepared" / "train.json").read_text())["annotations"]]
+    assert sum(height > 900 for _, _, _, height in boxes) == 1
+
+
 def test_scenes_that_overlap_share_no_ground_between_the_splits(tmp_path, monkeypatch, capsys):
     """Two flights over one place, the second one shifted by some pixels, in a folder with one layer."""
     folder = tmp_path / "flights"

@@ -1,6 +1,7 @@
 """Transforms: image and target stay together, boxes bind, what cannot be learned is ignored."""
 
 import io
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from rs4d_core.datasets.coco import read_coco
 from rs4d_core.datasets.sample import Annotation, Sample
@@ -264,6 +267,14 @@ def test_what_is_found_in_a_fitted_image_is_told_in_its_own_pixels():
     assert found.masks[0].box_xyxy == pytest.approx([15, 10, 40, 20], abs=0.5)
 
 
+def of_16_bits(driver: str, bands: int) -> bytes:
+    options = {"photometric": "RGB"} if driver == "GTiff" else {}
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), MemoryFile() as file:
+        with file.open(driver=driver, width=10, height=10, count=bands, dtype="uint16", **options) as dataset:
+            dataset.write(np.full((bands, 10, 10), 900, np.uint16))
+        return file.read()
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -271,6 +282,7 @@ def test_what_is_found_in_a_fitted_image_is_told_in_its_own_pixels():
         (png(np.zeros((10, 12, 3), np.uint8)), "is 12 x 10 pixels, its annotations are for 10 x 10"),
         (png(np.random.default_rng(0).integers(0, 255, (10, 10, 3), dtype=np.uint8))[:150], "cannot be read"),
         (png(np.zeros((10, 10), np.uint16)), "more than 8 bits"),
+        *((of_16_bits(driver, bands), "more than 8 bits") for driver in ("GTiff", "PNG") for bands in (3, 4)),
         (png(np.zeros((10, 10, 3), np.uint8)).replace(b"\rIDAT", b"\5IDAT"), "not an image that Pillow can read"),
         (
             encoded(np.zeros((10, 10, 3), np.uint8), "JPEG2000").replace(b"\xff\x52\x00\x0c", b"\xff\x52\x00\x00"),

@@ -19,6 +19,9 @@ REMNANT_SHARE = 0.01
 _GRID_M = 2.0**-17
 # Overlaps below this share of the smaller polygon are rounding.
 _ROUNDING = 1e-6
+# Right angles are looked for along outlines of so many pixels: below there is nothing to straighten, and above, where the
+# pixels are wrong, it takes gigabytes.
+_FEWEST_STEPS, _MOST_STEPS = 4, 200_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Reshaper:
         return shapely.transform(shaped, lambda points: points / metres + corner) if shaped.is_valid else geometry
 
     def _part(self, part: Polygon, pixel_m: float | None) -> Polygon:
-        if pixel_m is not None:
+        if pixel_m is not None and _FEWEST_STEPS <= part.length / pixel_m <= _MOST_STEPS:
             in_pixels = shapely.transform(part, lambda points: points / pixel_m)
             straight = regularize(in_pixels)
             if straight is not in_pixels:
