@@ -269,7 +269,8 @@ def test_what_is_found_in_a_fitted_image_is_told_in_its_own_pixels():
 
 def of_16_bits(driver: str, bands: int) -> bytes:
     options = {"photometric": "RGB"} if driver == "GTiff" else {}
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), MemoryFile() as file:
+    with warnings.catch_warnings(), MemoryFile() as file:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with file.open(driver=driver, width=10, height=10, count=bands, dtype="uint16", **options) as dataset:
             dataset.write(np.full((bands, 10, 10), 900, np.uint16))
         return file.read()

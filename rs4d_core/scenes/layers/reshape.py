@@ -19,8 +19,8 @@ REMNANT_SHARE = 0.01
 _GRID_M = 2.0**-17
 # Overlaps below this share of the smaller polygon are rounding.
 _ROUNDING = 1e-6
-# Right angles are looked for along outlines of so many pixels: below there is nothing to straighten, and above, where the
-# pixels are wrong, it takes gigabytes.
+# Right angles are looked for along outlines of so many pixels. Fewer leave nothing to straighten.
+# More, as where the pixels are wrong, take gigabytes.
 _FEWEST_STEPS, _MOST_STEPS = 4, 200_000
 
 
