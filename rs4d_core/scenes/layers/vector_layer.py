@@ -69,8 +69,10 @@ def read_vector_layer(source: str | Path) -> VectorLayer:
 
 def as_text(values: pd.Series) -> pd.Series:
     """A field's values as text. Whole numbers are read as fractions where one of them is missing: 1, and not 1.0."""
-    if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
+    if values.dtype.kind == "f":
+        there = values.dropna()
+        if ((there % 1 == 0) & (there.abs() < 2.0**53)).all():  # beyond, not all whole numbers are floats
+            values = values.astype("Int64")
     return values.astype(object).astype(str)
 
 
