@@ -1,6 +1,7 @@
 """How numbers and names are told to a person."""
 
 import re
+from collections.abc import Iterable
 
 # What a terminal obeys or cannot show, and what turns the direction of writing so that a name reads as another:
 # control characters, line and paragraph separators, overrides of direction, halves of surrogate pairs.
@@ -29,6 +30,19 @@ def one_line(text: str) -> str:
 def file_stem(name: str) -> str:
     """A name of unknown origin as the stem of a file's name, on any system: letters, digits, and _ - . inside."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".")[:LONGEST_NAME] or "_"
+
+
+def told_apart(stems: Iterable[str]) -> list[str]:
+    """The same, no two alike, also where case tells no files apart: the second of a kind ends in -2, and so on."""
+    names, taken = [], set()
+    for stem in stems:
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def is_name(value: object) -> bool:

@@ -4,9 +4,8 @@
 
 Between the two lies often a model that is better than either: it keeps what a long run on other data has unlearned
 (arXiv 2109.01903). SHARE is the part of the second one, whose card the new model gets, without figures: those are to be
-measured (training/evaluate.py --card). Of models that come neither from one another nor from
-one start, the average is of no use. Exit
-status: 0 done, 2 bad input.
+measured (training/evaluate.py --card). Of models that come neither from one another nor from one start, the average is
+of no use. Exit status: 0 done, 2 bad input.
 """
 
 import argparse

@@ -1,8 +1,6 @@
 """Bring scenes with layers of polygons into the layout of prepared data sets: as chips, split by place."""
 
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +29,7 @@ from rs4d_core.scenes.layers.chips import (
 )
 from rs4d_core.scenes.reading.scene import Scene
 from rs4d_core.scenes.windows.plan import Window
-from rs4d_core.wording import counted
+from rs4d_core.wording import counted, file_stem, told_apart
 
 # A chip of which less than this share has data shows too little.
 LEAST_VALID = 0.1
@@ -142,9 +140,9 @@ def _open_all(
 ) -> list[Ground]:
     """The scenes that their layers reach."""
     grounds: list[Ground] = []
-    names = _file_names(source.scenes)
+    stems = told_apart(file_stem(path.stem) for path in source.scenes)
     reached = {name: np.zeros(len(layer.frame), bool) for name, layer in layers.items()}
-    for number, (path, name) in enumerate(zip(source.scenes, source.layers, strict=True)):
+    for path, name, stem in zip(source.scenes, source.layers, stems, strict=True):
         with _open(source, path) as scene:
             if min(scene.width, scene.height) < SMALLEST_CHIP_PX:
                 raise OptionError(
@@ -161,7 +159,7 @@ def _open_all(
                 Ground(
                     path,
                     name,
-                    names[number],
+                    stem,
                     (scene.width, scene.height),
                     scene.transform,
                     scene.crs_wkt,
@@ -180,23 +178,6 @@ def _open_all(
         if not inside.all():
             findings.append(Finding(OBJECT, DROPPED, "outside of the scenes", name, count=int((~inside).sum())))
     return grounds
-
-
-def _file_names(scenes: Iterable[Path]) -> list[str]:
-    """What the names of each scene's chips begin with: no two alike, also where case tells no files apart."""
-    stems = [re.sub(r"[^\w.-]", "_", path.stem) for path in scenes]
-    alike = Counter(stem.casefold() for stem in stems)
-    taken = {stem for stem, count in alike.items() if count == 1}
-    names = []
-    for number, stem in enumerate(stems, 1):
-        name = stem
-        if alike[stem.casefold()] > 1:
-            name = f"{stem}_{number}"
-            while name.casefold() in taken:
-                name += "_"
-            taken.add(name.casefold())
-        names.append(name)
-    return names
 
 
 def _open(source: SceneSource, path: Path) -> Scene:

@@ -12,7 +12,7 @@ from rs4d_core.scenes.options import SegmentOptions
 from rs4d_core.scenes.reading.addresses import shown
 from rs4d_core.scenes.reading.header import SceneHeader, check_scene, read_header
 from rs4d_core.scenes.writers import check_output
-from rs4d_core.wording import counted, file_stem
+from rs4d_core.wording import counted, file_stem, told_apart
 
 LAYER_SUFFIX = ".gpkg"
 
@@ -152,16 +152,10 @@ def _one_layer_each(headers: list[SceneHeader], folder: Path, notes: list[str]) 
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}): choose another place") from error
-    jobs, taken = [], set()
-    for header in headers:
-        stem = file_stem(os.path.splitext(os.path.basename(shown(header.name).rstrip("/")))[0])
-        name, number = stem, 1
-        # Case tells no files apart on some systems.
-        while name.lower() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.lower())
-        if number > 1:
+    jobs = []
+    stems = [file_stem(os.path.splitext(os.path.basename(shown(header.name).rstrip("/")))[0]) for header in headers]
+    for header, stem, name in zip(headers, stems, told_apart(stems), strict=True):
+        if name != stem:
             notes.append(f"{shown(header.name)} goes to {name}{LAYER_SUFFIX}, since another scene has its name")
         jobs.append(Job(None, header.name, folder / f"{name}{LAYER_SUFFIX}"))
     if any(len(scene.tiles) > 1 for scene in mosaics(headers)):

@@ -188,11 +188,13 @@ class Raster:
 
     def _overviews_have_mask(self) -> bool:
         """A mask need not have overviews: GDAL then reports every pixel of the raster's as valid. It does so too for a
-        mask that hides nothing, where to do without them costs time alone."""
+        mask that hides nothing, where to do without them costs time alone. False, too, where they cannot be read."""
         band = self._distinct[0]
-        with rasterio.open(self.dataset.name, overview_level=len(self.dataset.overviews(band)) - 1) as coarsest:
-            shape = min(coarsest.height, SAMPLE_SIDE), min(coarsest.width, SAMPLE_SIDE)
-            return not coarsest.read_masks(band, out_shape=shape).all()
+        coarsest = len(self.dataset.overviews(band)) - 1
+        with suppress(*GDAL_ERRORS), rasterio.open(self.dataset.name, overview_level=coarsest) as level:
+            shape = min(level.height, SAMPLE_SIDE), min(level.width, SAMPLE_SIDE)
+            return not level.read_masks(band, out_shape=shape).all()
+        return False
 
     def samples(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Planes and validity, as `read` gives them, of parts spread evenly over the raster; bounded in number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,8 +34,8 @@ class Filters:
             return False
         if item.score is None:
             return True
-        too_good = item.score > self.most_score < 1.0
-        return item.score >= self.least_score and not too_good and not self.is_cut(item)
+        most = self.most_score if self.most_score < 1.0 else math.inf
+        return self.least_score <= item.score <= most and not self.is_cut(item)
 
     def is_cut(self, item: ReviewObject) -> bool:
         """Whether the score cut takes this object away."""
